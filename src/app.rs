@@ -98,6 +98,7 @@ impl Daemon {
             config.limits.max_footer_size,
             Arc::clone(&metrics),
             read_pool.clone(),
+            runtime.tasks.clone(),
         );
         let deps = IngestDeps {
             daemon: DaemonId(runtime.random.next_u64()),
@@ -163,6 +164,7 @@ fn terms(config: &Config) -> Terms {
         lease: config.lease.duration,
         announcement: config.lease.announcement_timeout,
         max_partitions: config.limits.max_partitions,
+        max_announced: config.limits.max_announced_exchanges,
     }
 }
 

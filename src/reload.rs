@@ -135,6 +135,8 @@ impl Adjustable {
         let (limits, query) = (&config.limits, &config.query);
         self.limits.set(limits.clone());
         self.exchanges.set_max_partitions(limits.max_partitions);
+        self.exchanges
+            .set_max_announced(limits.max_announced_exchanges);
         self.catalog.set_max_footer_size(limits.max_footer_size);
         self.ingest.set_max_stored(query.max_stored_size);
         self.write_memory.set_query_limit(query.max_write_memory);

@@ -10,6 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -120,7 +122,23 @@ pub struct TaskGroup {
     tracker: TaskTracker,
     stop: CancellationToken,
     spawner: Option<Arc<dyn Spawner>>,
+    computations: Computations,
 }
+
+/// Permits for long computations: one for each processor.
+#[derive(Debug, Clone)]
+struct Computations(Arc<Semaphore>);
+
+impl Default for Computations {
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self(Arc::new(Semaphore::new(processors)))
+    }
+}
+
+/// Steps of a computation that take about a millisecond, more or less. One with fewer delays no
+/// other task noticeably.
+const SHORT_COMPUTATION: usize = 1 << 15;
 
 impl TaskGroup {
     /// A group whose tasks are started by `spawner` instead of tokio.
@@ -149,6 +167,21 @@ impl TaskGroup {
                 () = work => {}
             }
         });
+    }
+
+    /// Runs a computation of about so many steps, each of some nanoseconds to a microsecond. A long
+    /// one keeps no other task from running: its thread leaves the runtime meanwhile, and no more
+    /// of them run at a time than there are processors.
+    pub async fn compute<T>(&self, steps: usize, work: impl FnOnce() -> T) -> T {
+        let is_multi_thread = || {
+            let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
+            flavor.is_ok_and(|flavor| flavor == RuntimeFlavor::MultiThread)
+        };
+        if steps <= SHORT_COMPUTATION || self.spawner.is_some() || !is_multi_thread() {
+            return work();
+        }
+        let _permit = self.computations.0.acquire().await;
+        tokio::task::block_in_place(work)
     }
 
     /// Cancelled when the daemon stops, for tasks that then have something left to do.
@@ -188,5 +221,56 @@ impl Runtime {
             random: Random::seeded(seed),
             ..Self::system()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Story: plans of large exchanges and segments of tiny pages were computed on the threads that
+    /// answer `/healthz`; as many at a time as there are threads, and nothing was answered.
+    #[test]
+    fn long_computations_keep_no_other_task_from_running() {
+        const TOGETHER: usize = 16;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_time()
+            .build()
+            .unwrap();
+        let (tasks, running) = (TaskGroup::default(), Arc::new(AtomicUsize::new(0)));
+        let (answer, answered) = std::sync::mpsc::channel::<()>();
+        let answered = Arc::new(Mutex::new(Some(answered)));
+        runtime.block_on(async {
+            for _ in 0..TOGETHER {
+                let (group, running) = (tasks.clone(), Arc::clone(&running));
+                let answered = Arc::clone(&answered);
+                tasks.spawn(async move {
+                    let computed = group.compute(SHORT_COMPUTATION + 1, || {
+                        let most = std::thread::available_parallelism().unwrap().get();
+                        assert!(running.fetch_add(1, Ordering::SeqCst) < most);
+                        // Ends only if another task of the only thread runs meanwhile.
+                        if let Some(answered) = answered.lock().take() {
+                            answered.recv_timeout(Duration::from_secs(30)).unwrap();
+                        }
+                        running.fetch_sub(1, Ordering::SeqCst);
+                    });
+                    computed.await;
+                });
+            }
+            tasks.spawn(async move {
+                tokio::task::yield_now().await;
+                answer.send(()).unwrap();
+            });
+            tasks.shut_down().await;
+        });
+        assert!(answered.lock().is_none());
+        assert_eq!(running.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test]
+    async fn a_computation_runs_at_once_where_there_is_one_thread() {
+        assert_eq!(TaskGroup::default().compute(usize::MAX, || 7).await, 7);
     }
 }

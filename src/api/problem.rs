@@ -371,6 +371,9 @@ impl From<ExchangeError> for Problem {
             }
             ExchangeError::Unreadable { .. } => ProblemType::DataCorrupt,
             ExchangeError::Contended { .. } => ProblemType::StorageUnavailable,
+            ExchangeError::TooManyAnnounced { .. } | ExchangeError::TooManyMarkers { .. } => {
+                ProblemType::Overloaded
+            }
             ExchangeError::NotAnnounced { failure, .. } => match &*failure {
                 MarkerFailure::Storage(_) | MarkerFailure::Late { .. } => {
                     ProblemType::StorageUnavailable

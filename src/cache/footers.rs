@@ -17,6 +17,7 @@ use super::lru::Lru;
 use crate::human::count;
 use crate::id::{BaseName, ExchangeId, SegmentAddress, SegmentId};
 use crate::memory::{MemoryPool, Reservation, ReservedBytes};
+use crate::runtime::TaskGroup;
 use crate::segment::error::FormatError;
 use crate::segment::footer::Footer;
 use crate::segment::layout::{TRAILER_LEN, Trailer};
@@ -80,6 +81,7 @@ pub struct FooterCache {
     max_footer_size: Arc<AtomicU64>,
     metrics: Arc<Metrics>,
     pool: MemoryPool,
+    tasks: TaskGroup,
     /// Evicted by exchange, because a plan needs all footers of its exchange.
     cached: Arc<Mutex<Lru<ExchangeId, Footers>>>,
 }
@@ -109,6 +111,11 @@ pub fn long_footer_memory(trailer: &Trailer) -> u64 {
     u64::from(trailer.footer_length) * EXPANSION + FOOTER_OVERHEAD
 }
 
+/// Steps that decoding so many bytes takes, about: a block has some ten bytes.
+fn decoding_steps(length: usize) -> usize {
+    length / 8
+}
+
 /// The cached footers of an exchange.
 #[derive(Default)]
 struct Footers {
@@ -118,13 +125,15 @@ struct Footers {
 }
 
 impl FooterCache {
-    /// An empty cache over a pool. Footers above `max_footer_size` bytes are refused.
+    /// An empty cache over a pool. Footers above `max_footer_size` bytes are refused; `tasks`
+    /// decodes long ones.
     pub fn new(
         storage: Storage,
         hot: HotSegments,
         max_footer_size: u64,
         metrics: Arc<Metrics>,
         pool: MemoryPool,
+        tasks: TaskGroup,
     ) -> Self {
         Self {
             storage,
@@ -133,6 +142,7 @@ impl FooterCache {
             metrics,
             cached: Lru::registered(&pool),
             pool,
+            tasks,
         }
     }
 
@@ -228,7 +238,8 @@ impl FooterCache {
         let Some(start) = end.checked_sub(length) else {
             return Ok(Some(Fetched::Long(trailer)));
         };
-        let footer = self.decode(address, &tail.bytes[start..end], &trailer)?;
+        let decode = || self.decode(address, &tail.bytes[start..end], &trailer);
+        let footer = self.tasks.compute(decoding_steps(length), decode).await?;
         drop(tail);
         let footer = self.insert(&address.base, footer, memory);
         Ok(Some(Fetched::Footer(footer)))
@@ -249,7 +260,9 @@ impl FooterCache {
         let range = trailer.footer_offset..trailer.footer_offset + length;
         match self.storage.get_range(address, range).await {
             Ok(bytes) => {
-                let footer = self.decode(address, &bytes, trailer)?;
+                let decode = || self.decode(address, &bytes, trailer);
+                let footer = self.tasks.compute(decoding_steps(bytes.len()), decode);
+                let footer = footer.await?;
                 drop(bytes);
                 Ok(Some(self.insert(&address.base, footer, memory)))
             }

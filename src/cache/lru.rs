@@ -192,4 +192,23 @@ mod tests {
         lru.lock().insert(2, exchange, held, 7, 2);
         assert_eq!((lru.reclaim(None), pool.used()), (Some(7), 0));
     }
+
+    #[test]
+    fn a_pool_evicts_the_least_recent_use_of_all_its_maps() {
+        let pool = MemoryPool::new("test", 20);
+        let (older, newer) = (Lru::registered(&pool), Lru::registered(&pool));
+        let exchange: ExchangeId = "a".parse().unwrap();
+        for (lru, tick) in [(&older, 3), (&newer, 5)] {
+            let held = pool.try_reserve("a", 10).unwrap();
+            lru.lock().insert(1, exchange.clone(), held, 10, tick);
+        }
+        assert!(
+            older.lock().peek(&1).is_some(),
+            "which does not count as a use"
+        );
+        let held = pool.try_reserve("b", 10).unwrap();
+        assert_eq!((older.lock().bytes(), newer.lock().bytes()), (0, 10));
+        assert!(older.lock().peek(&1).is_none());
+        drop(held);
+    }
 }

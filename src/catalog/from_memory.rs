@@ -48,14 +48,20 @@ impl Catalog {
         let known = |address: &SegmentAddress| address.segment.daemon == own;
         let planned = match self.known_segments(exchange, known).await {
             Some(LoadedFooters { segments, memory }) => {
-                let (attempts, unknown) = plan::split_known(&segments, chosen);
-                if ordered && !unknown.is_empty() {
-                    None
-                } else {
+                let steps = plan::planning_steps(&segments);
+                let work = || {
+                    let (attempts, unknown) = plan::split_known(&segments, chosen);
+                    if ordered && !unknown.is_empty() {
+                        return Ok(None);
+                    }
                     let plan = plan::plan(exchange, segments, &attempts, target)?;
+                    Ok::<_, CatalogError>(Some((plan, unknown)))
+                };
+                let planned = self.tasks.compute(steps, work).await?;
+                if planned.is_some() {
                     self.footers.end_round(exchange);
-                    Some((plan, unknown, memory))
                 }
+                planned.map(|(plan, unknown)| (plan, unknown, memory))
             }
             None => None,
         };
@@ -81,11 +87,15 @@ impl Catalog {
     ) -> Option<(Plan, Reservation)> {
         let known = self.known_segments(exchange, |_| true).await?;
         let LoadedFooters { segments, memory } = known;
-        let (attempts, unknown) = plan::split_known(&segments, chosen);
-        if attempts.is_empty() || !unknown.is_empty() {
-            return None;
-        }
-        let plan = plan::plan(exchange, segments, &attempts, target_size).ok()?;
+        let steps = plan::planning_steps(&segments);
+        let work = || {
+            let (attempts, unknown) = plan::split_known(&segments, chosen);
+            if attempts.is_empty() || !unknown.is_empty() {
+                return None;
+            }
+            plan::plan(exchange, segments, &attempts, target_size).ok()
+        };
+        let plan = self.tasks.compute(steps, work).await?;
         Some((plan, memory))
     }
 

@@ -10,6 +10,7 @@
 //! by reads, which do not wait for memory while they hold any, and by plans that are being sent.
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use tokio::task::coop::consume_budget;
 
 use super::error::CatalogError;
 use super::plan::KnownSegment;
@@ -128,6 +129,7 @@ impl FooterLoader {
             if let Some(footer) = load.in_memory(address).await.ok()? {
                 load.add(&mut segments, address, footer);
             }
+            consume_budget().await;
         }
         load.finish(segments).await.ok()
     }
@@ -151,6 +153,7 @@ impl Load<'_> {
                 Some(footer) => self.add(&mut segments, address, footer),
                 None => missing.push(address),
             }
+            consume_budget().await;
         }
         for group in missing.chunks(self.group_size()) {
             self.fetch_group(group, &mut segments).await?;

@@ -16,6 +16,7 @@ use crate::cache::footers::FooterCache;
 use crate::cache::hot::HotSegments;
 use crate::id::{DaemonId, ExchangeId, SegmentAddress, SegmentId, TaskAttempt};
 use crate::memory::{MemoryPool, Reservation};
+use crate::runtime::TaskGroup;
 use crate::segment::footer::Totals;
 use crate::storage::{ListedSegment, PAGE, PartialList, Storage};
 use crate::telemetry::metrics::Metrics;
@@ -112,22 +113,31 @@ pub struct Catalog {
     pub(super) prefetches: PrefetchSchedule,
     hot: HotSegments,
     metrics: Arc<Metrics>,
+    pub(super) tasks: TaskGroup,
 }
 
 impl Catalog {
     /// A catalog of the base directories. `hot` has the segments that this daemon wrote recently;
-    /// footers are cached in `pool`, the read pool.
+    /// footers are cached in `pool`, the read pool. Long
+    /// computations run in `tasks`.
     pub fn new(
         storage: Storage,
         hot: HotSegments,
         max_footer_size: u64,
         metrics: Arc<Metrics>,
         pool: MemoryPool,
+        tasks: TaskGroup,
     ) -> Self {
         let counted = Arc::clone(&metrics);
         let (cache, cached_hot) = (pool.clone(), hot.clone());
-        let footers =
-            FooterCache::new(storage.clone(), cached_hot, max_footer_size, counted, cache);
+        let footers = FooterCache::new(
+            storage.clone(),
+            cached_hot,
+            max_footer_size,
+            counted,
+            cache,
+            tasks.clone(),
+        );
         Self {
             storage,
             loader: FooterLoader::new(footers.clone(), pool),
@@ -135,6 +145,7 @@ impl Catalog {
             footers,
             hot,
             metrics,
+            tasks,
         }
     }
 
@@ -370,7 +381,9 @@ impl Catalog {
         plan: impl Fn(Vec<KnownSegment>) -> Result<T, CatalogError>,
     ) -> Result<(T, Reservation), CatalogError> {
         let (listed, LoadedFooters { segments, memory }) = self.load_all(exchange).await?;
-        match (plan(segments), listed.failure) {
+        let steps = plan::planning_steps(&segments);
+        let planned = self.tasks.compute(steps, || plan(segments)).await;
+        match (planned, listed.failure) {
             (Ok(_), Some(failure)) if !counted => Err(failure.into()),
             (Err(error), Some(failure)) if error.is_missing() => Err(failure.into()),
             (planned, _) => Ok((planned?, memory)),

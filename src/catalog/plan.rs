@@ -28,6 +28,12 @@ pub struct KnownSegment {
     pub round: u32,
 }
 
+/// Steps that planning with these segments takes, about: their blocks and commit records.
+pub fn planning_steps(segments: &[KnownSegment]) -> usize {
+    let steps = |known: &KnownSegment| known.footer.blocks.len() + known.footer.commits.len();
+    segments.iter().map(steps).sum()
+}
+
 /// The commit records of an exchange, by attempt. If an attempt was committed twice (by a client
 /// that wrote it through two daemons), the record in the segment that an earlier plan used counts,
 /// so that no plan replaces the choice of another; otherwise the one in the segment with the lower

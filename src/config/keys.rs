@@ -133,6 +133,7 @@ pub(super) const KEYS: &[Key] = &[
     key!(limits.max_batch_size, size, show_size, in KIB..=2 * GIB),
     key!(limits.max_control_body_size, size, show_size, in KIB..=GIB),
     key!(limits.max_exchanges, count, ToString::to_string, in 1..=1 << 32).live(),
+    key!(limits.max_announced_exchanges, count, ToString::to_string, in 1..=1 << 32).live(),
     key!(limits.max_sinks_per_exchange, count, ToString::to_string, in 1..=1 << 32).live(),
     key!(limits.max_connections, count, ToString::to_string, in 1..=1 << 20),
     key!(limits.max_concurrent_reads, count, ToString::to_string, in 1..=1 << 20).live(),

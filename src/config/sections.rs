@@ -234,6 +234,8 @@ section! {
         max_control_body_size: u64 = 4 << 20,
         /// Exchanges with sinks at this daemon.
         max_exchanges: usize = 10_000,
+        /// Exchanges that were announced through this daemon and are open.
+        max_announced_exchanges: usize = 20_000,
         /// Sinks of one exchange at this daemon.
         max_sinks_per_exchange: usize = 100_000,
         /// Open connections.

@@ -13,7 +13,7 @@ use super::descriptor::{Descriptor, ExchangeSpec};
 use super::error::ExchangeError;
 use super::exchanges::Exchanges;
 use super::marker;
-use super::status::{MarkerState, Status};
+use super::status::{MarkerState, MarkerTask, PendingMarker, Status};
 use crate::id::ExchangeId;
 use crate::storage::{Marker, ObservedMarkers};
 
@@ -68,6 +68,41 @@ impl Exchanges {
         if partitions > limit {
             return Err(ExchangeError::TooManyPartitions { partitions, limit });
         }
+        let counted = self.count_announced(exchange, mode)?;
+        let announced = self.announce_within(exchange, spec, mode).await;
+        if counted && announced.is_err() {
+            self.shared.announced_here.remove(exchange);
+        }
+        announced
+    }
+
+    /// Counts an exchange that this daemon may create; `true` if it was not counted before.
+    fn count_announced(
+        &self,
+        exchange: &ExchangeId,
+        mode: Announce,
+    ) -> Result<bool, ExchangeError> {
+        let (here, now) = (
+            &self.shared.announced_here,
+            self.shared.deps.runtime.clock.now(),
+        );
+        let lease = self.shared.terms.lease;
+        match (mode, self.shared.status.get(exchange)) {
+            (Announce::Renew, _) | (_, Some(Status::Open { .. })) => {
+                here.renewed(exchange, lease, now);
+                Ok(false)
+            }
+            (_, Some(Status::Closed)) => Ok(false),
+            (_, None) => here.admit(exchange, lease, now),
+        }
+    }
+
+    async fn announce_within(
+        &self,
+        exchange: &ExchangeId,
+        spec: ExchangeSpec,
+        mode: Announce,
+    ) -> Result<Announced, ExchangeError> {
         if mode == Announce::New {
             return self.announce_new(exchange, spec).await;
         }
@@ -90,6 +125,7 @@ impl Exchanges {
         exchange: &ExchangeId,
         spec: ExchangeSpec,
     ) -> Result<Announced, ExchangeError> {
+        let slot = self.marker_write_slot()?;
         let new = self.describe(exchange, &spec).await?;
         if self.shared.status.get(exchange).is_none() {
             let storage = &self.shared.deps.storage;
@@ -105,7 +141,7 @@ impl Exchanges {
         check_spec(exchange, &descriptor.spec, &spec)?;
         let created = descriptor.number == new.number;
         if created {
-            self.write_marker(&descriptor);
+            self.write_marker(&descriptor, slot);
         }
         Ok(Announced {
             created,
@@ -127,7 +163,7 @@ impl Exchanges {
             None => return Ok(None),
         };
         // A renewal reads the marker itself, which may be readable again.
-        let skips = match marker {
+        let skips = match &marker {
             MarkerState::Observed { .. } => mode != Announce::Confirm,
             MarkerState::Failed(_) => mode == Announce::Renew,
             MarkerState::Pending(_) => false,
@@ -136,8 +172,10 @@ impl Exchanges {
             return Ok(None);
         }
         check_spec(exchange, &descriptor.spec, spec)?;
-        if mode != Announce::Renew {
-            self.write_marker(&descriptor);
+        let is_written = |pending: &PendingMarker| pending.task == MarkerTask::Write;
+        let is_written = matches!(&marker, MarkerState::Pending(marker) if is_written(marker));
+        if mode != Announce::Renew && !is_written {
+            self.write_marker(&descriptor, self.marker_write_slot()?);
         }
         self.wait_for_marker(exchange).await?;
         if mode == Announce::Renew {

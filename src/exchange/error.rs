@@ -58,6 +58,19 @@ pub enum ExchangeError {
         count(*partitions, "partition")
     )]
     TooManyPartitions { partitions: u32, limit: u32 },
+    #[error(
+        "{} that were announced through this daemon are open, as many as \
+         limits.max_announced_exchanges permits: close some, retry, or announce through another \
+         daemon",
+        count(*limit, "exchange")
+    )]
+    TooManyAnnounced { limit: usize },
+    #[error(
+        "the markers of {} are being written, the most at a time: retry, and see whether the base \
+         directories are slow",
+        count(*limit, "exchange")
+    )]
+    TooManyMarkers { limit: usize },
     #[error("an exchange needs at least one partition")]
     NoPartitions,
     #[error("the marker of exchange {exchange} cannot be decoded: {source}")]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::bounds::{AnnouncedHere, MarkerTasks};
 use super::status::{LateMarker, Status, StatusCache};
 use super::unfinished::UnfinishedCloses;
 use crate::id::ExchangeId;
@@ -31,6 +32,8 @@ pub struct Terms {
     pub announcement: Duration,
     /// The most partitions that it may have.
     pub max_partitions: u32,
+    /// The most exchanges that are announced through this daemon and open.
+    pub max_announced: usize,
 }
 
 /// The exchanges that the daemons share. Cheap to clone.
@@ -43,6 +46,8 @@ pub(super) struct Shared {
     pub(super) deps: ExchangesDeps,
     pub(super) terms: Terms,
     max_partitions: AtomicU32,
+    pub(super) announced_here: AnnouncedHere,
+    pub(super) marker_tasks: MarkerTasks,
     pub(super) status: StatusCache,
     pub(super) unfinished: UnfinishedCloses,
     /// The exchanges in the last digest of the fleet's sweeper, and when it was read.
@@ -56,6 +61,8 @@ impl Exchanges {
         let shared = Shared {
             deps,
             max_partitions: AtomicU32::new(terms.max_partitions),
+            announced_here: AnnouncedHere::new(terms.max_announced),
+            marker_tasks: MarkerTasks::default(),
             terms,
             status: StatusCache::default(),
             unfinished: UnfinishedCloses::default(),
@@ -81,6 +88,11 @@ impl Exchanges {
         self.shared.max_partitions.store(most, Ordering::Relaxed);
     }
 
+    /// Changes how many exchanges may be announced through this daemon and open.
+    pub fn set_max_announced(&self, most: usize) {
+        self.shared.announced_here.set_limit(most);
+    }
+
     /// Records the exchanges in a digest that was just read.
     pub(crate) fn record_digest(&self, digest: &DigestExchanges) {
         let now = self.shared.deps.runtime.clock.now();
@@ -102,6 +114,7 @@ impl Exchanges {
     pub(crate) fn mark_closed(&self, exchange: &ExchangeId) -> Option<LateMarker> {
         let pending = self.shared.status.pending(exchange);
         self.shared.status.mark_closed(exchange);
+        self.shared.announced_here.remove(exchange);
         pending.map(|(descriptor, pending)| LateMarker {
             descriptor,
             until: pending.until,
@@ -111,6 +124,10 @@ impl Exchanges {
     /// Waits until some exchange, closed through another daemon, was found closed by this one;
     /// returns all found since the last call. For one caller, which releases what is held of them.
     pub(crate) async fn found_closed(&self) -> BTreeSet<ExchangeId> {
-        self.shared.status.found_closed().await
+        let found = self.shared.status.found_closed().await;
+        for exchange in &found {
+            self.shared.announced_here.remove(exchange);
+        }
+        found
     }
 }

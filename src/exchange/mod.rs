@@ -1,12 +1,13 @@
 //! What an exchange is and whether it is open.
 //!
 //! Does: describe exchanges ([`descriptor`]), announce them and renew their leases ([`announce`]),
-//! wait for markers ([`pending_marker`]), answer whether an exchange is open ([`lookup`]), and
-//! record which ones were closed ([`status`]). Does not: access segments, or release what other
-//! modules hold of a closed exchange (`gc::close`). Invariant: an exchange that this daemon knows
-//! to be closed is never reopened by it, even by a late request.
+//! wait for markers ([`pending_marker`], within [`bounds`]), answer whether an exchange is open
+//! ([`lookup`]), and record which ones were closed ([`status`]). Does not: access segments, or
+//! release what other modules hold of a closed exchange (`gc::close`). Invariant: an exchange that
+//! this daemon knows to be closed is never reopened by it, even by a late request.
 
 mod announce;
+mod bounds;
 pub mod descriptor;
 mod error;
 mod exchanges;

@@ -8,8 +8,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::bounds::MAX_MARKER_TASKS;
 use super::descriptor::Descriptor;
 use super::error::{ExchangeError, MarkerFailure};
 use super::exchanges::Exchanges;
@@ -21,15 +23,15 @@ use crate::id::ExchangeId;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 impl Exchanges {
-    /// Waits until the marker of an exchange is durable. Returns at once if it was observed, or if
-    /// the exchange is unknown.
+    /// Waits until the marker of an exchange is durable. Returns at once if it was observed.
     ///
     /// # Errors
-    /// The exchange is closed, or its marker could not be written or read in time.
+    /// The exchange is closed or not known, or its marker could not be written or read in time.
     pub async fn wait_for_marker(&self, exchange: &ExchangeId) -> Result<(), ExchangeError> {
         loop {
             let pending = match self.shared.status.get(exchange) {
-                None => return Ok(()),
+                // Forgotten: the status cache is bounded.
+                None => return self.lookup_uncached(exchange).await.map(drop),
                 Some(Status::Closed) => return Err(ExchangeError::closed(exchange)),
                 Some(Status::Open { marker, .. }) => match marker {
                     MarkerState::Observed { .. } => return Ok(()),
@@ -39,31 +41,61 @@ impl Exchanges {
                     MarkerState::Pending(pending) => pending,
                 },
             };
-            self.poll_marker(exchange);
+            let polled = self.poll_marker(exchange);
             let settled = pending.settled.notified();
             tokio::pin!(settled);
             settled.as_mut().enable();
-            if self.shared.status.pending(exchange).is_some() {
-                settled.await;
+            if self.shared.status.pending(exchange).is_none() {
+                continue;
+            }
+            match polled {
+                true => settled.await,
+                // Tries again to have it polled.
+                false => {
+                    let clock = &self.shared.deps.runtime.clock;
+                    let _ = clock.within(PAUSES.1, settled).await;
+                }
             }
         }
     }
 
-    /// Checks in the background whether a marker that was not observed yet exists.
-    pub fn poll_marker(&self, exchange: &ExchangeId) {
+    /// Checks in the background whether a marker that was not observed yet exists. `false` if too
+    /// many are being checked.
+    pub fn poll_marker(&self, exchange: &ExchangeId) -> bool {
         let status = &self.shared.status;
-        if let Some((descriptor, pending)) = status.pending(exchange)
-            && status.start_task(exchange, MarkerTask::Poll, pending.until)
-        {
+        let Some((descriptor, pending)) = status.pending(exchange) else {
+            return true;
+        };
+        if pending.task != MarkerTask::None {
+            return true;
+        }
+        let Some(slot) = self.shared.marker_tasks.polls.try_acquire() else {
+            return false;
+        };
+        if status.start_task(exchange, MarkerTask::Poll, pending.until) {
             let exchanges = self.clone();
-            let polling = async move { exchanges.poll_until_found(&descriptor).await };
+            let polling = async move {
+                exchanges.poll_until_found(&descriptor).await;
+                drop(slot);
+            };
             self.shared.deps.runtime.tasks.spawn_until_stopped(polling);
         }
+        true
+    }
+
+    /// A permit to write a marker in the background.
+    ///
+    /// # Errors
+    /// Too many are being written.
+    pub(super) fn marker_write_slot(&self) -> Result<OwnedSemaphorePermit, ExchangeError> {
+        let slot = self.shared.marker_tasks.writes.try_acquire();
+        let limit = MAX_MARKER_TASKS;
+        slot.ok_or(ExchangeError::TooManyMarkers { limit })
     }
 
     /// Writes the marker of an exchange in the background, unless it was observed or is being
     /// written.
-    pub(super) fn write_marker(&self, descriptor: &Arc<Descriptor>) {
+    pub(super) fn write_marker(&self, descriptor: &Arc<Descriptor>, slot: OwnedSemaphorePermit) {
         let (exchange, until) = (&descriptor.exchange, self.deadline(descriptor));
         if self
             .shared
@@ -71,7 +103,10 @@ impl Exchanges {
             .start_task(exchange, MarkerTask::Write, until)
         {
             let (exchanges, descriptor) = (self.clone(), Arc::clone(descriptor));
-            let writing = async move { exchanges.put_pending_marker(&descriptor).await };
+            let writing = async move {
+                exchanges.put_pending_marker(&descriptor).await;
+                drop(slot);
+            };
             self.shared.deps.runtime.tasks.spawn_until_stopped(writing);
         }
     }
@@ -117,6 +152,7 @@ impl Exchanges {
         };
         tracing::warn!(%exchange, error = %failure, "cannot write the marker of an exchange");
         self.shared.status.marker_failed(exchange, failure);
+        self.shared.announced_here.remove(exchange);
     }
 
     /// Called when the marker is durable. If its exchange was closed meanwhile, removes it again.
@@ -173,8 +209,13 @@ impl Exchanges {
 
     /// Removes, after its deadline, the marker of an exchange that was closed before the marker was
     /// observed: another daemon may still have been writing it. A marker of a later announcement is
-    /// retained.
+    /// retained. If too many are waited for, the sweeper removes it after a lease.
     pub(crate) fn remove_late_marker(&self, closed: LateMarker) {
+        let Some(slot) = self.shared.marker_tasks.removals.try_acquire() else {
+            tracing::debug!(exchange = %closed.descriptor.exchange,
+                "not waiting for a late marker; a sweep removes it");
+            return;
+        };
         let exchanges = self.clone();
         let work = async move {
             let LateMarker { descriptor, until } = closed;
@@ -193,7 +234,11 @@ impl Exchanges {
                     "cannot check whether the marker of a closed exchange was written late; a \
                      sweep will");
             }
+            drop(slot);
         };
         self.shared.deps.runtime.tasks.spawn_until_stopped(work);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -378,6 +378,7 @@ mod tests {
             lease: LEASE,
             announcement: LEASE,
             max_partitions: 100,
+            max_announced: 1000,
         };
         let exchanges = Exchanges::new(deps, terms);
         (storage, exchanges, runtime)

@@ -135,6 +135,8 @@ async fn store_and_settle(ingest: &Ingest, exchange: &SharedExchange, sealed: Se
         ..
     } = sealed.pages;
     batches.retain(|(sink, _)| is_needed(exchange, *sink));
+    let runs = batches.iter().flat_map(|(_, runs)| runs);
+    let pages = runs.map(|run| run.pages as usize).sum();
     if batches.is_empty() && records.is_empty() {
         let dropped = Arc::new(SinkFailure::SegmentDropped);
         sealed.outcome.report(Err(dropped));
@@ -149,13 +151,16 @@ async fn store_and_settle(ingest: &Ingest, exchange: &SharedExchange, sealed: Se
         daemon: ingest.shared.deps.daemon,
         sequence: sealed.sequence,
     };
-    let image = write_segment(SegmentDraft {
+    let runtime = &ingest.shared.deps.runtime;
+    let draft = SegmentDraft {
         exchange: exchange.id().clone(),
         segment,
-        sealed_millis: ingest.shared.deps.runtime.clock.wall_millis(),
+        sealed_millis: runtime.clock.wall_millis(),
         runs: sink_runs(batches),
         commits: records,
-    });
+    };
+    let write = || write_segment(draft);
+    let image = runtime.tasks.compute(pages, write).await;
     match store(ingest, exchange, segment, sealed.kind, image, memory).await {
         Ok(address) => {
             sealed.outcome.report(Ok(address.base));

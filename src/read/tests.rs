@@ -42,6 +42,7 @@ fn deps(folder: &std::path::Path, memory: u64) -> ReaderDeps {
         1 << 20,
         Arc::clone(&metrics),
         pool.clone(),
+        runtime.tasks.clone(),
     );
     ReaderDeps {
         storage,

@@ -151,10 +151,15 @@ fn decode_fields(bytes: &[u8]) -> Result<Footer, DecodeError> {
         sequence: cursor.u64()?,
     };
     let sealed_millis = cursor.u64()?;
-    let sinks = cursor.list(2, |cursor| {
+    let sinks: Vec<TaskAttempt> = cursor.list(2, |cursor| {
         let sink = TaskAttempt::new(cursor.u32()?, cursor.u32()?);
         sink.map_err(|_| DecodeError::Invalid { field: "sink" })
     })?;
+    // Plans search in it.
+    if !sinks.is_sorted_by(|sink, next| sink < next) {
+        let field = "order of the sinks";
+        return Err(DecodeError::Contradiction { field });
+    }
     let blocks = Blocks::decode(&mut cursor, sinks.len())?;
     let commits = decode_commits(&mut cursor, &sinks)?;
     cursor.finish()?;

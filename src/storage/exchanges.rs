@@ -13,13 +13,18 @@ use super::base::BaseDirectory;
 use super::error::{Result, StorageError, StorageFailure};
 use super::facade::Storage;
 use super::listing::ListedExchange;
+use super::stored_marker;
 use crate::human::count;
 use crate::id::ExchangeId;
 use crate::store::keys::{self, Key};
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::{Precondition, StoreError, StoreErrorKind, if_found};
 
 /// How long a close waits for a base directory that it can continue without.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many times a close tries to replace a marker by a tombstone. Who renews it is refused once
+/// one try has succeeded.
+const MAX_TOMBSTONE_TRIES: usize = 8;
 
 /// What an exchange has in all base directories.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -63,8 +68,8 @@ impl Storage {
         };
         let (members, others) = (bases(&set.members), bases(&set.others));
         let alone = members.len() == 1;
-        let markers = members.iter().map(async |base| {
-            let removal = remove_marker(base, exchange);
+        let markers = set.members.iter().zip(&members).map(async |(index, base)| {
+            let removal = self.end_marker(*index, exchange);
             match alone {
                 true => removal.await,
                 false => self.in_time(base, exchange, removal).await,
@@ -119,6 +124,33 @@ impl Storage {
     pub fn can_clear(&self, exchange: &ExchangeId) -> bool {
         let mut members = self.set_of(exchange).members.into_iter();
         members.all(|index| self.inner.bases[index].is_readable())
+    }
+
+    /// Removes the marker of an exchange from a member. Where a marker may appear late, because a
+    /// put of it was not answered, leaves a tombstone instead: the late put fails. The sweeper
+    /// removes that with its second sweep.
+    async fn end_marker(&self, index: usize, exchange: &ExchangeId) -> Result<u64> {
+        let base = &self.inner.bases[index];
+        if !self.inner.uncertain.contains(exchange, index) {
+            return remove_marker(base, exchange).await;
+        }
+        let (key, store) = (keys::marker(exchange), base.retrying_if_healthy());
+        let failed = |error| base.error("put", key.as_str(), error);
+        for _ in 0..MAX_TOMBSTONE_TRIES {
+            let found = if_found(store.get_versioned(&key).await).map_err(failed)?;
+            let expected = match found {
+                Some(found) if stored_marker::is_tombstone(&found.bytes) => return Ok(0),
+                Some(found) => Precondition::Version(found.version),
+                None => Precondition::Absent,
+            };
+            let tombstone = stored_marker::tombstone(self.inner.runtime.random.next_u64());
+            let put = store.put_if(&key, tombstone, &expected);
+            if put.await.map_err(failed)? {
+                return Ok(0);
+            }
+        }
+        let reason = "its marker is written again and again";
+        Err(failed(StoreError::new(StoreErrorKind::Unavailable, reason)))
     }
 
     /// What some members have not done, while others have.

@@ -20,6 +20,7 @@ use super::identity::Identity;
 use super::known_sets::KnownSets;
 use super::membership::{MemberState, Membership};
 use super::roster::Roster;
+use super::uncertain::UncertainMarkers;
 use crate::config::{BaseDirectoryConfig, Scheme};
 use crate::id::BaseName;
 use crate::runtime::Runtime;
@@ -81,6 +82,8 @@ pub(super) struct Inner {
     pub foreign: ForeignFolders,
     /// The sets of exchanges.
     pub sets: KnownSets,
+    /// Where markers may appear late.
+    pub uncertain: UncertainMarkers,
     /// Notified when the health of a base directory changes.
     pub health_changed: Arc<Notify>,
     pub runtime: Runtime,
@@ -213,6 +216,7 @@ impl Storage {
                 metrics,
                 foreign: ForeignFolders::default(),
                 sets: KnownSets::default(),
+                uncertain: UncertainMarkers::default(),
                 health_changed,
                 runtime: runtime.clone(),
             }),

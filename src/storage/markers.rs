@@ -391,11 +391,12 @@ impl Storage {
         let order = |healthy: &[bool]| placement::healthy_first(indexes.clone(), healthy);
         let put = |base: Arc<BaseDirectory>| {
             let (key, written) = (key.clone(), written.clone());
+            let index = self.inner.bases.iter().position(|b| Arc::ptr_eq(b, &base));
+            let (inner, exchange) = (Arc::clone(&self.inner), exchange.clone());
             async move {
-                let put = base
-                    .store
-                    .put_if(&key, written.clone(), &Precondition::Absent);
-                if put.await? {
+                let new = Precondition::Absent;
+                let put = base.store.put_if(&key, written.clone(), &new).await;
+                if inner.uncertain.attempted(&exchange, index, &new, put)? {
                     return Ok(true);
                 }
                 // Put before, by a request without an answer or by another daemon.
@@ -466,7 +467,12 @@ impl Storage {
             let index = self.inner.bases.iter().position(|b| Arc::ptr_eq(b, &base));
             let expected = expected.iter().find(|(i, _)| Some(*i) == index);
             let expected = expected.map_or(Precondition::Absent, |(_, expected)| expected.clone());
-            async move { base.store.put_if(&key, written, &expected).await }.boxed()
+            let (inner, exchange) = (Arc::clone(&self.inner), exchange.clone());
+            async move {
+                let put = base.store.put_if(&key, written, &expected).await;
+                inner.uncertain.attempted(&exchange, index, &expected, put)
+            }
+            .boxed()
         };
         let (base, put) = self
             .put_anywhere(key.as_str(), self.targets(&indexes), order, put)

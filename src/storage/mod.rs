@@ -36,6 +36,7 @@ mod stored_marker;
 mod sweeper;
 #[cfg(test)]
 mod tests;
+mod uncertain;
 
 pub use crate::store::metrics::StorageMetrics;
 pub use crate::store::retry::RetryPolicy;

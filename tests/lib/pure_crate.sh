@@ -64,6 +64,9 @@ sed 's/^        //' >"$crate/Cargo.toml" <<'MANIFEST'
         proptest = "1"
         tempfile = "3"
 
+        [profile.dev.package."*"]
+        opt-level = 1
+
         [workspace]
 MANIFEST
 
@@ -95,7 +98,7 @@ sed 's/^        //' >"$crate/src/lib.rs" <<'LIB'
             pub mod error;
             pub mod handle;
             pub mod plan;
-            pub mod prefetch;
+            mod prefetch_schedule;
             pub use self::error::CatalogError;
         }
 

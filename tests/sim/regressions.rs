@@ -363,3 +363,51 @@ fn no_segment_is_removed_while_a_base_directory_may_still_have_the_marker() {
         }
     });
 }
+
+#[test]
+fn a_marker_that_is_put_late_does_not_reopen_a_closed_exchange() {
+    // The put of a marker timed out at one base directory, and succeeded at another. The exchange
+    // was closed, which found no marker at the former. Then the first put was applied after all:
+    // the exchange seemed open to daemons that had not seen it closed, with its segments removed.
+    // One of them accepted a late attempt, and then returned a partition without the committed
+    // attempts (seed 4936).
+    let mut plan = Plan::quiet(2, 3);
+    // The default. The sweeper removes a tombstone with its second sweep.
+    plan.config.lease.sweep_interval = Duration::from_secs(60);
+    in_a_world(plan, None, |cluster| async move {
+        let run = cluster.hosts[0].wait_until_serving().await;
+        let set_late = |late| {
+            for site in &cluster.sites[..2] {
+                site.faults.lock().late_effects = late;
+            }
+        };
+        let mut tombstones = 0;
+        for number in 0..12 {
+            let id: ExchangeId = format!("late-{number}").parse().unwrap();
+            let spec = ExchangeSpec {
+                partitions: 2,
+                ordered: false,
+            };
+            let mode = match number % 2 {
+                0 => Announce::CreateOrRenew,
+                _ => Announce::New,
+            };
+            let exchanges = &run.daemon.exchanges;
+            set_late(1000);
+            exchanges.announce(&id, spec, mode).await.unwrap();
+            exchanges.wait_for_marker(&id).await.unwrap();
+            set_late(0);
+            run.daemon.closing.close(&id).await.unwrap();
+            let key = keys::marker(&id);
+            let is_left = |site: &&Arc<Site>| site.disk.lock().get_versioned(&key).is_ok();
+            tombstones += cluster.sites.iter().filter(is_left).count();
+            // All that is late has been applied.
+            sleep_millis(21_000).await;
+            let other = cluster.hosts[1].wait_until_serving().await;
+            assert!(!other.daemon.exchanges.is_open(&id).await.unwrap(), "{id}");
+        }
+        assert!(tombstones > 0, "no put was late");
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert_eq!(cluster.leftovers(), [""; 0]);
+    });
+}

@@ -153,7 +153,7 @@ async fn disturb_remote(
     tally: &Tally,
     rng: &Random,
 ) -> Result<()> {
-    match round % 3 {
+    match round % 4 {
         0 => {
             if remote.end() {
                 count(&tally.store_kills);
@@ -162,14 +162,26 @@ async fn disturb_remote(
             remote.restart().await?;
         }
         1 => {
-            remote.proxy.cut_all();
+            count(&tally.store_faults);
+            count(&tally.taken_away);
+            let bucket = (rng.next_u64() % 2) as usize;
+            remote.take_away(bucket, true);
+            pause(rng, LONGEST_AWAY).await;
+            remote.take_away(bucket, false);
+        }
+        2 => {
+            remote.proxies.iter().for_each(Proxy::cut_all);
             count(&tally.cuts);
         }
         _ => {
             count(&tally.store_faults);
-            remote.proxy.silence(true);
+            let silence = |silent| {
+                let proxies = remote.proxies.iter();
+                proxies.for_each(|proxy| proxy.silence(silent));
+            };
+            silence(true);
             pause(rng, 2000).await;
-            remote.proxy.silence(false);
+            silence(false);
         }
     }
     Ok(())

@@ -1,8 +1,9 @@
 //! The storage of one world, and its faults.
 //!
 //! On local disk: two plain folders and a small file system. On an object store: two buckets of a
-//! server, behind a faulty proxy. The server is killed if it keeps what it acknowledged; if not, it
-//! cannot be reached for a while. Leftovers are searched for past the daemons.
+//! server, each behind a faulty proxy of its own. The server is killed if it keeps what it
+//! acknowledged; if not, it cannot be reached for a while. Leftovers are searched for past the
+//! daemons.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt as _;
@@ -35,7 +36,8 @@ pub struct Local {
 }
 
 pub struct Remote {
-    pub proxy: Proxy,
+    /// One for each bucket.
+    pub proxies: [Proxy; 2],
     emulator: Emulator,
     root: PathBuf,
 }
@@ -155,7 +157,10 @@ impl Remote {
             emulator.create(bucket).await?;
         }
         Ok(Self {
-            proxy: Proxy::start(port, rng).await?,
+            proxies: [
+                Proxy::start(port, Random::seeded(rng.next_u64())).await?,
+                Proxy::start(port, rng).await?,
+            ],
             emulator,
             root: root.to_owned(),
         })
@@ -166,21 +171,23 @@ impl Remote {
         let killed = self.emulator.kind.survives_kills();
         match killed {
             true => self.emulator.kill(),
-            false => {
-                self.proxy.refuse(true);
-                self.proxy.cut_all();
-            }
+            false => self.proxies.iter().for_each(|proxy| refuse(proxy, true)),
         }
         killed
     }
 
     /// Lets clients reach the server again.
     pub async fn restart(&mut self) -> Result<()> {
-        self.proxy.refuse(false);
+        self.proxies.iter().for_each(|proxy| refuse(proxy, false));
         match self.emulator.kind.survives_kills() {
             true => self.emulator.restart().await,
             false => Ok(()),
         }
+    }
+
+    /// Takes a bucket away, or gives it back: no connection reaches it.
+    pub fn take_away(&self, bucket: usize, away: bool) {
+        refuse(&self.proxies[bucket], away);
     }
 
     pub fn log(&self) -> PathBuf {
@@ -203,6 +210,14 @@ impl Remote {
         }
         left.retain(|path| !PERMANENT.iter().any(|name| path.ends_with(name)));
         Ok(left)
+    }
+}
+
+/// Refuses all connections, or forwards again.
+fn refuse(proxy: &Proxy, refuses: bool) {
+    proxy.refuse(refuses);
+    if refuses {
+        proxy.cut_all();
     }
 }
 
@@ -232,8 +247,9 @@ impl Store {
                     emulators::Kind::Versitygw => &[("upload_checksum", "crc64nvme")],
                     _ => &[],
                 };
-                let table = |bucket| kind.table(bucket, remote.proxy.port, more);
-                BUCKETS.map(table).concat()
+                let buckets = BUCKETS.iter().zip(&remote.proxies);
+                let table = |(bucket, proxy): (&&str, &Proxy)| kind.table(bucket, proxy.port, more);
+                buckets.map(table).collect()
             }
         }
     }

@@ -87,7 +87,7 @@ impl World {
     pub async fn stop_faults(&mut self, rng: &Random) -> Result<()> {
         self.proxies.iter().for_each(Proxy::stop_faults);
         if let Store::Remote(remote) = &mut self.store {
-            remote.proxy.stop_faults();
+            remote.proxies.iter().for_each(Proxy::stop_faults);
         }
         for daemon in &mut self.daemons {
             if !daemon.is_running() {

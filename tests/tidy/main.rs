@@ -61,6 +61,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "id",
             "memory",
             "human",
+            "runtime",
             "segment",
             "storage",
             "telemetry",

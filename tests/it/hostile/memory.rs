@@ -6,7 +6,7 @@ use futures::future::join_all;
 use stopover::catalog::handle::{Handle, Seals};
 use stopover::storage::identity::Identity;
 
-use super::target::{BATCH, JSON, TEXT, Target};
+use super::target::{BATCH, JSON, PAGE, TEXT, Target};
 use crate::handles::read::sealed::Fields;
 use crate::support::frames::frame;
 use crate::support::raw::RawClient;
@@ -137,6 +137,49 @@ async fn stalled_readers_of_handles_of_very_many_ranges_stay_within_the_budget()
         .await;
     assert_eq!(read.status, 200, "{read:?}");
     target.assert_unharmed().await;
+}
+
+/// Story: the number of exchanges that clients could announce was not limited. Each took some
+/// kilobytes of memory, and one more at the daemon that sweeps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn announced_exchanges_are_limited_until_some_are_closed() {
+    let limit = ["--set", "limits.max_announced_exchanges=300"];
+    let target = Target::start(64, &limit).await;
+    let body = r#"{"partitions":1000,"ordered":false}"#;
+    let length = body.len().to_string();
+    let headers = [JSON, ("if-none-match", "*"), ("content-length", &length)];
+    let announce = async |client: &mut RawClient, name: &str| {
+        client
+            .send_head(&format!("PUT /v1/exchanges/{name}"), &headers)
+            .await;
+        client.send(body.as_bytes().to_vec()).await;
+        client.answer().await
+    };
+    let mut client = target.connect().await;
+    // Besides the one that the target has.
+    for number in 0..299 {
+        let name = format!("{number}-{}", "x".repeat(150));
+        let answer = announce(&mut client, &name).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+    }
+    let refused = announce(&mut client, "one-more").await;
+    let said = String::from_utf8_lossy(&refused.body).into_owned();
+    assert_eq!(
+        (refused.status, refused.problem_type()),
+        (503, "overloaded".into())
+    );
+    assert!(said.contains("limits.max_announced_exchanges"), "{said}");
+    // Those that are open go on.
+    target.write("kept", 1, b"more").await;
+    let line = format!("DELETE /v1/exchanges/7-{}", "x".repeat(150));
+    assert_eq!(target.send(&line, &[], b"").await.status, 204);
+    assert_eq!(
+        announce(&mut target.connect().await, "one-more")
+            .await
+            .status,
+        201
+    );
+    target.assert_unharmed_with(&[PAGE, b"more"]).await;
 }
 
 /// Story: each list of exchanges took memory and requests of the store for every exchange. With

@@ -19,6 +19,7 @@ mod form;
 pub mod gs;
 mod guard;
 pub mod issued;
+mod issuer_advice;
 mod known;
 mod pod;
 pub mod progress;

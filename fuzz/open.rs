@@ -2,9 +2,10 @@
 //! when it is opened nor in its first requests.
 //!
 //! Does: split an input into file, variables and flags as `config.rs` does, open what is accepted,
-//! and make a request to each store of a cloud. Does not: run under libFuzzer, since it needs the
-//! whole crate: `tests/it/opening.rs` calls it. Invariant: nothing leaves this machine, as every
-//! client gets a proxy on loopback that refuses connections; no folder is touched.
+//! and make a request to each store of a cloud. Does not: decode an input with few dependencies: it
+//! needs the whole crate, from `tests/it/opening.rs` and from libFuzzer. Invariant: nothing leaves
+//! this machine, as every client gets a proxy on loopback that refuses connections; no folder is
+//! touched.
 
 use std::time::Duration;
 

@@ -20,15 +20,31 @@ use tokio_util::task::TaskTracker;
 /// Nothing is decided by wall time, except whether a certificate is valid.
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
-    fixed_wall: Option<SystemTime>,
+    wall: Wall,
+}
+
+/// Where the wall time comes from.
+#[derive(Debug, Clone, Copy, Default)]
+enum Wall {
+    #[default]
+    System,
+    Fixed(SystemTime),
+    /// It was this at that moment, and passes as the monotonic time does.
+    Passing(SystemTime, Instant),
 }
 
 impl Clock {
     /// A clock with a constant wall time, for tests that compare output.
     pub fn with_fixed_wall(wall: SystemTime) -> Self {
-        Self {
-            fixed_wall: Some(wall),
-        }
+        let wall = Wall::Fixed(wall);
+        Self { wall }
+    }
+
+    /// A clock whose wall time is this now, and then passes as the monotonic time does, for tests
+    /// that pause that.
+    pub fn with_wall_from(wall: SystemTime) -> Self {
+        let wall = Wall::Passing(wall, Instant::now());
+        Self { wall }
     }
 
     /// The monotonic time.
@@ -38,7 +54,11 @@ impl Clock {
 
     /// The wall time in milliseconds since 1970, for display and certificate validity only.
     pub fn wall_millis(&self) -> u64 {
-        let wall = self.fixed_wall.unwrap_or_else(SystemTime::now);
+        let wall = match self.wall {
+            Wall::System => SystemTime::now(),
+            Wall::Fixed(wall) => wall,
+            Wall::Passing(wall, since) => wall + since.elapsed(),
+        };
         wall.duration_since(SystemTime::UNIX_EPOCH)
             .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
     }

@@ -29,13 +29,13 @@ while [ $# -gt 0 ]; do
             ;;
     esac
 done
-[ -n "$TARGETS" ] || TARGETS="batch scan segment trailer footer handle config read"
+[ -n "$TARGETS" ] || TARGETS="batch scan segment trailer footer handle config read open"
 
 PATH=$("$ROOT/tests/lib/fetch.sh" cargo-fuzz):$PATH
 cd "$ROOT/fuzz"
 # The whole crate builds for minutes.
 FEATURES=()
-case " $TARGETS " in *" read "*) FEATURES=(--features daemon) ;; esac
+case " $TARGETS " in *" read "* | *" open "*) FEATURES=(--features daemon) ;; esac
 cargo fuzz build --sanitizer none "${FEATURES[@]}"
 failed=""
 for target in $TARGETS; do

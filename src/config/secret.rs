@@ -38,7 +38,7 @@ impl fmt::Debug for Secret {
 /// Whether a setting of this name holds a secret. Unknown names are judged too, since a secret may
 /// be given under a wrong name.
 pub fn is_secret_name(key: &str) -> bool {
-    const PARTS: [&str; 14] = [
+    const PARTS: [&str; 15] = [
         "secret",
         "token",
         "passw",
@@ -53,6 +53,8 @@ pub fn is_secret_name(key: &str) -> bool {
         "session",
         "bearer",
         "headers",
+        // Without it the owner of a role lets nobody assume it.
+        "external_id",
     ];
     let leaf = key.rsplit('.').next().unwrap_or(key).to_ascii_lowercase();
     let is_harmless = leaf == "allow_remote_without_token"

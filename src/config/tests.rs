@@ -581,6 +581,22 @@ fn local_paths_become_absolute_uris_however_they_are_written() {
     }
 }
 
+/// Story: 900GiB on a machine with 24,684,084 KiB was answered with that number.
+#[test]
+fn a_budget_beyond_the_machine_is_answered_in_the_unit_of_the_budget() {
+    let world = world().memory(24_684_084 << 10).set("memory.budget=900GiB");
+    let refusals = world.refusals();
+    assert_eq!(refusals.len(), 1, "{refusals:?}");
+    assert_has(&refusals[0], &["memory.budget = 900GiB", "only 23.5GiB"]);
+}
+
+/// Story: it was reported as three problems, all with settings that were not set.
+#[test]
+fn a_budget_that_nothing_fits_into_is_one_problem() {
+    let refusals = world().set("memory.budget=1MiB").refusals();
+    assert_eq!(refusals.len(), 1, "{refusals:?}");
+}
+
 /// Story: in a working directory that had been deleted, `./data` became `/data`.
 #[test]
 fn a_relative_path_without_a_working_directory_is_refused() {

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::deadline::DeadlinePolicy;
 use super::local::{LocalStore, WriteMode};
+use super::object::issued::IssuedSecrets;
 use super::object::progress::Connector;
 use super::object::redact::Redactor;
 use super::object::{ObjectBackend, az, client, gs, s3};
@@ -195,6 +196,7 @@ fn open_store(uri: &BaseUri, options: &mut Options, runtime: &Runtime) -> Option
         policy: with_timeout(DeadlinePolicy::REMOTE),
         clock: runtime.clock.clone(),
         seen: Arc::default(),
+        issued: IssuedSecrets::default(),
         tls: None,
     };
     let mut opened = match uri.scheme() {

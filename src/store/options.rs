@@ -298,7 +298,7 @@ impl Options {
 
 /// How a secret may appear in a message: as it is, or as a part of a URL. Of a shared access
 /// signature, the signature alone is secret.
-fn spellings(secret: &str) -> Vec<String> {
+pub(super) fn spellings(secret: &str) -> Vec<String> {
     let pairs = form_urlencoded::parse(secret.as_bytes());
     let signature = pairs
         .filter(|(name, _)| name == "sig")

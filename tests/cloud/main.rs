@@ -8,6 +8,8 @@
 mod addresses;
 mod azure;
 mod certificates;
+mod check;
+mod denials;
 #[path = "../../src/store/tests/fake_s3.rs"]
 #[allow(dead_code)] // not all of it is used here
 mod fake_s3;

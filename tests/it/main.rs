@@ -24,6 +24,7 @@ mod integrity;
 mod key_ranges;
 mod large_exchanges;
 mod leases;
+mod mistakes;
 mod model;
 mod opening;
 mod operations;

@@ -1,16 +1,21 @@
-//! Secrets in output: a canary stands wherever a secret may be configured, and everything that
-//! `check` and a daemon print and answer is searched for it.
+//! Secrets in output: a canary stands wherever a secret may be configured or issued, and everything
+//! that `check` and a daemon print and answer is searched for it.
 //!
-//! Story: an endpoint with a user part was shown by `/readyz`, the page, the log and `check`. What
-//! is refused is tested in `src/config/tests.rs` and `src/store/tests/open.rs`.
+//! Story: an endpoint with a user part was shown by `/readyz`, the page, the log and `check`. Later
+//! a store that repeats the request was shown with the tokens that STS, instance metadata and
+//! agents had issued: only what was configured was known as a secret. What is refused is tested in
+//! `src/config/tests.rs` and `src/store/tests/open.rs`.
 
 use std::io::Read as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::stub_store::{s3_error, start};
+use crate::support::stub_store::{response, s3_error, start, start_tls};
+use crate::support::tls::Authority;
 
 const CANARY: &str = "CaNaRyCaNaRyCaNaRy==";
+/// The canary without the padding of Base64, which may be encoded or cut off.
+const UNPADDED: &str = "CaNaRyCaNaRyCaNaRy";
 
 /// A base directory and where a secret may be in its configuration.
 struct Case {
@@ -22,11 +27,137 @@ struct Case {
 /// Options and their values.
 type Pairs = Vec<(&'static str, String)>;
 
-fn cases(server: &str) -> Vec<Case> {
-    [s3_cases(server), other_cases(server)]
-        .into_iter()
-        .flatten()
-        .collect()
+/// Where requests go that carry secrets.
+struct Servers {
+    plain: String,
+    /// The same with TLS, as a URL.
+    tls: String,
+    folder: tempfile::TempDir,
+}
+
+impl Servers {
+    fn start() -> Self {
+        let authority = Authority::new();
+        let tls = start_tls(authority.server().server_config(), answer);
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("ca.pem"), authority.certificate()).unwrap();
+        std::fs::write(folder.path().join("token"), CANARY).unwrap();
+        Self {
+            plain: start(answer).to_string(),
+            tls: format!("https://localhost:{}", tls.port()),
+            folder,
+        }
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        let plain = &self.plain;
+        let all = [s3_cases(plain), other_cases(plain), self.issued_cases()];
+        all.into_iter().flatten().collect()
+    }
+
+    /// Secrets that are issued, or exchanged for others, and of which the store or the service
+    /// repeats those that it was sent.
+    fn issued_cases(&self) -> Vec<Case> {
+        let (plain, tls) = (&self.plain, &self.tls);
+        let token = || self.file("token");
+        let case = |more: Pairs, variables: Pairs| Case {
+            uri: "s3://b/p",
+            options: [at(plain), more].concat(),
+            variables,
+        };
+        let role = |sts: &str| {
+            let more = vec![
+                ("access_key_id", CANARY.to_owned()),
+                ("secret_access_key", CANARY.to_owned()),
+                ("iam_role", "arn:aws:iam::1:role/x".to_owned()),
+                ("external_id", CANARY.to_owned()),
+                ("aws_endpoint_url_sts", format!("http://{plain}/{sts}")),
+            ];
+            case(more, vec![])
+        };
+        let web = |sts: &str| {
+            let more = vec![
+                ("ca_file", self.file("ca.pem")),
+                ("aws_endpoint_url_sts", format!("{tls}/{sts}")),
+            ];
+            let variables = vec![
+                ("AWS_ROLE_ARN", "arn:aws:iam::1:role/x".to_owned()),
+                ("AWS_WEB_IDENTITY_TOKEN_FILE", token()),
+            ];
+            case(more, variables)
+        };
+        let agent = |path: &str| {
+            let url = format!("http://{plain}/{path}");
+            let variables = vec![
+                ("AWS_CONTAINER_CREDENTIALS_FULL_URI", url),
+                ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", token()),
+            ];
+            case(vec![], variables)
+        };
+        let metadata = vec![("aws_metadata_endpoint", format!("http://{plain}"))];
+        vec![
+            case(metadata, vec![]),
+            role("sts"),
+            role("refuses"),
+            web("sts"),
+            web("refuses"),
+            agent("agent"),
+            agent("refuses"),
+            self.login("client_secret", CANARY.to_owned(), "refuses"),
+            self.login("client_secret", CANARY.to_owned(), "login"),
+            self.login("azure_federated_token_file", token(), "refuses"),
+            self.login("azure_federated_token_file", token(), "login"),
+        ]
+    }
+
+    /// Credentials of Azure that are exchanged at the login service.
+    fn login(&self, option: &'static str, value: String, service: &str) -> Case {
+        let more = vec![
+            ("account", "a".to_owned()),
+            ("client_id", "c".to_owned()),
+            ("tenant_id", "t".to_owned()),
+            ("azure_authority_host", format!("{}/{service}", self.tls)),
+            ("ca_file", self.file("ca.pem")),
+            (option, value),
+        ];
+        Case {
+            uri: "az://c/p",
+            options: [at(&self.plain), more].concat(),
+            variables: vec![],
+        }
+    }
+}
+
+/// Issues the canary, or repeats the lines of a request that have it, as some stores do.
+fn answer(request: &str) -> String {
+    let keys = format!(
+        "{{\"Code\": \"Success\", \"AccessKeyId\": \"{CANARY}\", \
+         \"SecretAccessKey\": \"{CANARY}\", \"Token\": \"{CANARY}\", \
+         \"Expiration\": \"2099-01-01T00:00:00Z\"}}"
+    );
+    let ok = |body: &str| response("200 OK", "", body);
+    match request.split(' ').nth(1).unwrap_or_default() {
+        "/latest/api/token" => ok(CANARY),
+        "/latest/meta-data/iam/security-credentials/" => ok("role"),
+        "/latest/meta-data/iam/security-credentials/role" | "/agent" => ok(&keys),
+        "/sts" => ok(&format!(
+            "<Credentials><AccessKeyId>{CANARY}</AccessKeyId><SecretAccessKey>{CANARY}\
+             </SecretAccessKey><SessionToken>{CANARY}</SessionToken></Credentials>"
+        )),
+        path if path.starts_with("/login/") => ok(&format!(
+            "{{\"access_token\": \"{CANARY}\", \"expires_in\": 3599}}"
+        )),
+        _ => {
+            let lines = request.lines().filter(|line| line.contains(UNPADDED));
+            let echo = lines.collect::<Vec<_>>().join(" ");
+            let message = format!("You sent: {echo}");
+            s3_error("403 Forbidden", "SignatureDoesNotMatch", &message)
+        }
+    }
 }
 
 fn at(server: &str) -> Pairs {
@@ -80,6 +211,20 @@ fn other_cases(server: &str) -> Vec<Case> {
         ),
         with(
             "az://c/p",
+            vec![(
+                "connection_string",
+                format!("AccountName=a;SharedAccessSignature=sv=1&sig={CANARY}"),
+            )],
+        ),
+        with(
+            "az://c/p",
+            vec![(
+                "connection_string",
+                format!("AccountName=a;AccountKey={CANARY}"),
+            )],
+        ),
+        with(
+            "az://c/p",
             vec![account(), ("access_key", CANARY.to_owned())],
         ),
     ]
@@ -122,32 +267,18 @@ fn command(verb: &str, case: &Case, in_file: bool, folder: &std::path::Path) -> 
 
 fn assert_clean(printed: &[u8], what: &str) {
     let printed = String::from_utf8_lossy(printed);
-    for secret in [CANARY, CANARY.trim_end_matches('=')] {
-        if let Some(at) = printed.find(secret) {
-            let around: String = printed[..at].chars().rev().take(300).collect();
-            let around: String = around.chars().rev().collect();
-            panic!("{what} shows a secret after: {around}");
-        }
+    if let Some(at) = printed.find(UNPADDED) {
+        let around: String = printed[..at].chars().rev().take(300).collect();
+        let around: String = around.chars().rev().collect();
+        panic!("{what} shows a secret after: {around}");
     }
-}
-
-/// The store echoes what it was sent, as some do.
-fn echoing_store() -> String {
-    let server = start(|head| {
-        let echo = head.replace("\r\n", " ");
-        s3_error(
-            "403 Forbidden",
-            "SignatureDoesNotMatch",
-            &format!("You sent: {echo}"),
-        )
-    });
-    server.to_string()
 }
 
 #[test]
 fn check_shows_no_secret() {
-    let folder = tempfile::tempdir().unwrap();
-    for (number, case) in cases(&echoing_store()).iter().enumerate() {
+    let (folder, servers) = (tempfile::tempdir().unwrap(), Servers::start());
+    let mut echoed = 0;
+    for (number, case) in servers.cases().iter().enumerate() {
         for in_file in [true, false] {
             let output = command("check", case, in_file, folder.path())
                 .output()
@@ -160,14 +291,18 @@ fn check_shows_no_secret() {
             assert!(!output.stderr.is_empty() || !output.stdout.is_empty());
             assert_clean(&output.stdout, &what);
             assert_clean(&output.stderr, &what);
+            let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+            echoed += usize::from(shown.contains("You sent:") && shown.contains("***"));
         }
     }
+    let issued = 2 * servers.issued_cases().len();
+    assert!(echoed >= issued, "{echoed} messages repeat a request");
 }
 
 #[tokio::test]
 async fn a_daemon_shows_no_secret() {
-    let folder = tempfile::tempdir().unwrap();
-    for (number, case) in cases(&echoing_store()).iter().enumerate() {
+    let (folder, servers) = (tempfile::tempdir().unwrap(), Servers::start());
+    for (number, case) in servers.cases().iter().enumerate() {
         let what = format!("the daemon of case {number}, {}", case.uri);
         let mut daemon = command("serve", case, true, folder.path()).spawn().unwrap();
         if let Some(url) = url(&mut daemon) {

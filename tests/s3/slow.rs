@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Mutex;
 
 use crate::Gateway;
 use crate::frames::batch;
@@ -71,10 +72,46 @@ async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, rate: Arc<Atom
     }
 }
 
+/// A TCP proxy to a local port through which all connections together pass this many bytes in a
+/// second towards that port.
+async fn shared_proxy(port: u16, bytes_per_second: Arc<AtomicUsize>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let turn = Arc::new(Mutex::new(()));
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let Ok(far) = TcpStream::connect(("127.0.0.1", port)).await else {
+                continue;
+            };
+            let ((mut near_in, mut near_out), (mut far_in, mut far_out)) =
+                (near.into_split(), far.into_split());
+            let (turn, rate) = (Arc::clone(&turn), Arc::clone(&bytes_per_second));
+            tokio::spawn(async move {
+                let mut buffer = vec![0; SHARED_CHUNK];
+                while let Ok(came @ 1..) = near_in.read(&mut buffer).await {
+                    let _turn = turn.lock().await;
+                    let rate = rate.load(Ordering::Relaxed) as f64;
+                    tokio::time::sleep(Duration::from_secs_f64(came as f64 / rate)).await;
+                    if far_out.write_all(&buffer[..came]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            tokio::spawn(async move { tokio::io::copy(&mut far_in, &mut near_out).await });
+        }
+    });
+    address
+}
+
+/// Bytes of one turn.
+const SHARED_CHUNK: usize = 16 << 10;
+
 #[derive(Clone)]
 struct Client {
     http: reqwest::Client,
     url: String,
+    /// The size of a page.
+    page: usize,
 }
 
 impl Client {
@@ -83,6 +120,7 @@ impl Client {
         Self {
             http: http.no_proxy().build().unwrap(),
             url: format!("{}/v1/exchanges", daemon.url),
+            page: PAGE,
         }
     }
 
@@ -106,7 +144,7 @@ impl Client {
     /// Writes and finishes a sink of one page. Nothing is retried: no request may fail.
     async fn write(self, exchange: &'static str, task: u32) {
         let sink = format!("{}/{exchange}/sinks/{task}/0", self.url);
-        let page = vec![task as u8; PAGE];
+        let page = vec![task as u8; self.page];
         let body = batch(&[(task % PARTITIONS, &page)]);
         self.post(format!("{sink}/pages?batch=0"), body).await;
         let finished = self.http.post(format!("{sink}/finish")).send().await;
@@ -126,21 +164,31 @@ impl Client {
             let read = self.http.get(url).send().await.unwrap();
             let bytes = read.bytes().await.unwrap();
             let writers = (0..tasks).filter(|task| task % PARTITIONS == partition);
-            let mut seen: Vec<u8> = bytes.chunks(PAGE).map(|page| page[0]).collect();
+            let mut seen: Vec<u8> = bytes.chunks(self.page).map(|page| page[0]).collect();
             seen.sort_unstable();
             assert_eq!(seen, writers.map(|task| task as u8).collect::<Vec<_>>());
-            assert!(bytes.chunks(PAGE).all(|page| page == vec![page[0]; PAGE]));
+            let is_whole = |page: &[u8]| page == vec![page[0]; self.page];
+            assert!(bytes.chunks(self.page).all(is_whole));
         }
     }
 
     /// The number of bytes that writers wait for.
     async fn waited_for(&self) -> u64 {
+        let values = self
+            .metric("stopover_memory_waiting_bytes{pool=\"write\"}")
+            .await;
+        assert_eq!(values.len(), 1, "the gauge of the write pool");
+        values[0]
+    }
+
+    /// The values of the metrics whose names and labels begin like this.
+    async fn metric(&self, start: &str) -> Vec<u64> {
         let url = self.url.replace("/v1/exchanges", "/metrics");
         let metrics = self.http.get(url).send().await.unwrap();
         let metrics = metrics.text().await.unwrap();
-        let name = "stopover_memory_waiting_bytes{pool=\"write\"} ";
-        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
-        line.expect("the gauge of the write pool").parse().unwrap()
+        let lines = metrics.lines().filter(|line| line.starts_with(start));
+        let values = lines.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap());
+        values.collect()
     }
 }
 
@@ -197,4 +245,46 @@ async fn while_one_base_directory_stalls_the_other_is_read_and_writers_wait() {
     let peak = daemon.peak_resident();
     println!("{peak} bytes resident at the peak");
     assert!(peak <= BUDGET + OVERHEAD, "{peak} bytes resident");
+}
+
+/// Story: four uploads shared 4 MB/s, no put was done within the total time that the client
+/// allowed, and all twelve writers failed, again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_a_slow_connection_that_uploads_share_every_sink_finishes_at_the_first_try() {
+    const SINKS: u32 = 12;
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    let gateway = Gateway::start("bucket", "key", "secret-of-key");
+    let rate = Arc::new(AtomicUsize::new(1 << 30));
+    let address = shared_proxy(gateway.port, Arc::clone(&rate)).await;
+    let mut options = gateway.config("s3://bucket/pages").options;
+    let mut set = |name: &str, value: String| drop(options.insert(name.into(), value.into()));
+    set("endpoint", format!("http://{address}"));
+    set("timeout", format!("{}s", TIMEOUT.as_secs()));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stopover"));
+    command.args(["serve", "--listen", "127.0.0.1:0"]);
+    command.args(["--base-directory", "s3://bucket/pages"]);
+    command.args(["--memory-budget", "256MiB"]);
+    for (key, value) in &options {
+        command.arg(format!("--set=base_directories.0.{key}={}", value.expose()));
+    }
+    let daemon = Process::spawn(command);
+    let client = Client {
+        page: 1_800_000,
+        ..Client::of(&daemon)
+    };
+    client.announce("slow").await;
+    rate.store(1 << 20, Ordering::Relaxed);
+    let started = std::time::Instant::now();
+    client.write_all("slow", SINKS).await;
+    let elapsed = started.elapsed();
+    rate.store(1 << 30, Ordering::Relaxed);
+    // Four at a time, so that the smallest segment takes several times as long as the timeout.
+    assert!(elapsed > 5 * TIMEOUT, "{elapsed:?} is no slow store");
+    println!("{elapsed:?} for {SINKS} sinks");
+    let failures = client.metric("stopover_storage_put_failures_total").await;
+    assert!(
+        !failures.is_empty() && failures.iter().all(|n| *n == 0),
+        "{failures:?}"
+    );
+    client.expect_pages("slow", SINKS).await;
 }

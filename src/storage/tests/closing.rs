@@ -86,3 +86,21 @@ async fn a_close_goes_on_without_a_member_that_does_not_answer_and_says_what_is_
     assert_eq!(cleared.segments, 4);
     assert_eq!(storage.list_exchanges().await.unwrap(), []);
 }
+
+#[tokio::test]
+async fn all_segments_are_found_where_lists_ignore_the_key_after_which_they_begin() {
+    for oddity in [Oddity::None, Oddity::IgnoresStartAfter] {
+        let server = FakeS3::start(oddity).await;
+        let storage = Storage::open(&[server.config()], &Runtime::seeded(3)).unwrap();
+        for n in 0..2500 {
+            server.add(&keys::segment(&exchange(), segment(n)), Bytes::new());
+        }
+        let listed = storage.list_segments(&exchange()).await.unwrap();
+        let found: Vec<_> = listed.iter().map(|found| found.address.segment).collect();
+        assert_eq!(
+            found,
+            (0..2500).map(segment).collect::<Vec<_>>(),
+            "{oddity:?}"
+        );
+    }
+}

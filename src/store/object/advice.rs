@@ -1,13 +1,18 @@
 //! What an operator can do about the failure of a store.
 //!
 //! Does: name the cause where the client's text hides it, and the way out. Does not: search texts
-//! of the client for itself (`client_messages`). Invariant: advice names options as they are
+//! of the client for itself (`client_messages`), or know the services that give out credentials
+//! (`issuer_advice`). Invariant: advice names options as they are
 //! written in the configuration, and contains nothing that the server said.
 
+use std::borrow::Cow;
+
 use super::client_messages::{
-    TlsFailure, is_role_request, is_wrong_region, lacks_credentials, lacks_entity_tag,
-    refuses_checksum, tls_failure, wants_checksum,
+    TlsFailure, is_wrong_region, lacks_credentials, lacks_entity_tag, refuses_checksum,
+    tls_failure, wants_checksum,
 };
+use super::exchange::{Issuer, IssuerFault};
+use super::issuer_advice::issuer_advice;
 use super::token_file::is_token_file_error;
 
 /// What to do about a request that is forbidden.
@@ -22,22 +27,28 @@ pub(super) const CONDITION_PERMISSION: &str = "the credentials need permission t
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Advice {
     /// What happened, if the text of the client leads astray.
-    pub cause: Option<&'static str>,
+    pub cause: Option<Cow<'static, str>>,
     /// The way out.
     pub hint: Option<&'static str>,
 }
 
 impl Advice {
-    fn new(cause: &'static str, hint: &'static str) -> Self {
+    pub(super) fn new(cause: impl Into<Cow<'static, str>>, hint: &'static str) -> Self {
         Self {
-            cause: Some(cause),
+            cause: Some(cause.into()),
             hint: Some(hint),
         }
     }
 }
 
-/// Advice for a failure with this status, this error code and this text of the client.
-pub(super) fn advice(status: Option<u16>, code: Option<&str>, text: &str) -> Advice {
+/// Advice for a failure with this status, this error code and this text of the client, maybe of a
+/// service that gives out credentials.
+pub(super) fn advice(
+    issuer: Option<(Issuer, IssuerFault)>,
+    status: Option<u16>,
+    code: Option<&str>,
+    text: &str,
+) -> Advice {
     if let Some(failure) = tls_failure(text) {
         return about_tls(failure);
     }
@@ -47,19 +58,8 @@ pub(super) fn advice(status: Option<u16>, code: Option<&str>, text: &str) -> Adv
             "mount it with the token alone, or correct the path",
         );
     }
-    if is_role_request(text) && status.is_none() {
-        return Advice::new(
-            "STS, which gives out the credentials of the role, could not be reached",
-            "check whether this machine may reach it, region, and aws_endpoint_url_sts if that is \
-             set",
-        );
-    }
-    if is_role_request(text) {
-        return Advice::new(
-            "the role could not be assumed with the pod's token",
-            "the trust policy of aws_role_arn must allow sts:AssumeRoleWithWebIdentity to the \
-             service account of this pod; permissions for the bucket come after that",
-        );
+    if let Some((issuer, fault)) = issuer {
+        return issuer_advice(issuer, fault, status, code);
     }
     if lacks_credentials(text) {
         return Advice::new("no credentials were found", credentials(text));
@@ -152,11 +152,12 @@ fn hint(status: Option<u16>, code: Option<&str>, text: &str) -> Option<&'static 
 
 #[cfg(test)]
 mod tests {
+    use super::super::client_messages::issuer_in;
     use super::*;
 
     /// The cause and the way out.
     fn advised(status: Option<u16>, code: Option<&str>, text: &str) -> String {
-        let Advice { cause, hint } = advice(status, code, text);
+        let Advice { cause, hint } = advice(issuer_in(text, status), status, code, text);
         format!(
             "{}: {}",
             cause.unwrap_or_default(),
@@ -188,13 +189,27 @@ mod tests {
                 ],
             ),
             (
-                "Generic S3 error: Error performing POST REDACTED in 2ms - Server returned non-2xx \
-                 status code: 403 Forbidden: <Code>AccessDenied</Code>",
+                "Generic GCS error: Error performing token request: Error performing GET \
+                 http://metadata.google.internal/computeMetadata/v1/x: error sending request",
                 [
-                    "role could not be assumed",
-                    "trust policy",
-                    "AssumeRoleWithWebIdentity",
+                    "no credentials were found",
+                    "service_account_path",
+                    "GOOGLE_SERVICE_ACCOUNT",
                 ],
+            ),
+            (
+                "Generic MicrosoftAzure error: Error performing token request: Error performing \
+                 GET http://169.254.169.254/metadata/identity/oauth2/token: error sending request",
+                [
+                    "no credentials were found",
+                    "access_key",
+                    "managed identity",
+                ],
+            ),
+            (
+                "Generic GCS error: Error performing token request: Server returned non-2xx status \
+                 code: 403 Forbidden: {}",
+                ["Google's token service", "service account", "clock"],
             ),
             (
                 "Unable to extract metadata from headers: ETag Header missing from response",

@@ -4,6 +4,7 @@
 //! objects). Does not: know which cloud it is. Invariant: a read returns exactly the bytes of its
 //! range or an error.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -300,11 +301,19 @@ impl Store for ObjectBackend {
             .list_with_delimiter(Some(&self.path(folder.as_str())))
             .await;
         let listed = listed.map_err(|error| self.error(&error))?;
-        let names = listed
-            .common_prefixes
-            .iter()
-            .filter_map(|prefix| prefix.filename());
-        Ok(names.map(Into::into).collect())
+        let prefixes = listed.common_prefixes.iter();
+        let mut names: BTreeSet<String> = prefixes
+            .filter_map(|prefix| prefix.filename().map(Into::into))
+            .collect();
+        // A server that ignores the delimiter lists the objects of the folders instead.
+        let base = self.path(folder.as_str());
+        for object in &listed.objects {
+            let mut parts = object.location.prefix_match(&base).into_iter().flatten();
+            if let (Some(name), Some(_)) = (parts.next(), parts.next()) {
+                names.insert(name.as_ref().to_owned());
+            }
+        }
+        Ok(names.into_iter().collect())
     }
 
     async fn delete(&self, keys: Vec<Key>) -> Result<u64> {

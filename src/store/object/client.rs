@@ -274,7 +274,7 @@ pub fn opened(
     if !options.is_sound() {
         return None;
     }
-    let redactor = Redactor::new(options.secrets());
+    let redactor = Redactor::new(options.secrets()).with_issued(connector.issued.clone());
     let built = match build() {
         Ok(built) => built,
         Err(error) => {

@@ -9,6 +9,8 @@ use std::error::Error as _;
 
 use object_store::Error;
 
+use super::exchange::{Issuer, IssuerFault};
+
 /// The error and its causes in one text, each said once: some displays repeat their source, others
 /// hide it.
 pub(super) fn full_text(error: &Error) -> String {
@@ -116,23 +118,47 @@ pub(super) fn is_whole_object(text: &str) -> bool {
     text.contains("non-partial response")
 }
 
-/// Whether the instance, its container or its pod was asked for credentials, because none are
-/// configured.
+/// Whether the instance or its container was asked for credentials, because none are configured.
 pub(super) fn lacks_credentials(text: &str) -> bool {
-    const METADATA: [&str; 5] = [
+    const METADATA: [&str; 4] = [
         "169.254.169.254",
         "169.254.170.2",
         "computeMetadata",
         "[fd00:ec2::254]",
-        "[fd00:ec2::23]",
     ];
-    METADATA.iter().any(|place| text.contains(place))
+    METADATA.iter().any(|place| has_word(text, place))
 }
 
-/// Whether this is the request that exchanges a token for the credentials of a role. The client
-/// hides the URL of this one alone.
-pub(super) fn is_role_request(text: &str) -> bool {
-    text.contains("POST REDACTED") || text.contains("AssumeRole")
+/// Whether a text has these words, not as a part of longer ones: an address may be the beginning of
+/// another one.
+fn has_word(text: &str, word: &str) -> bool {
+    let continues = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric() || c == '.');
+    text.match_indices(word).any(|(at, _)| {
+        let (before, after) = (&text[..at], &text[at + word.len()..]);
+        // The end of a sentence is no part of an address.
+        let after = after.strip_prefix('.').unwrap_or(after);
+        !continues(before.chars().next_back()) && !continues(after.chars().next())
+    })
+}
+
+/// Which service that gives out credentials the client asked by itself, and how that failed.
+pub(super) fn issuer_in(text: &str, status: Option<u16>) -> Option<(Issuer, IssuerFault)> {
+    let answered = text.contains("Error getting token response body");
+    if lacks_credentials(text) || !(answered || text.contains("Error performing token request")) {
+        return None;
+    }
+    let issuer = match text.contains("MicrosoftAzure") {
+        true => Issuer::ClientSecret,
+        false => Issuer::Google,
+    };
+    let fault = match status {
+        Some(408 | 429) => IssuerFault::Failed,
+        Some(400..500) => IssuerFault::Refused,
+        Some(_) => IssuerFault::Failed,
+        None if answered => IssuerFault::NoCredentials,
+        None => IssuerFault::Unreachable,
+    };
+    Some((issuer, fault))
 }
 
 /// Whether a server did not say which version of an object it wrote or sent.
@@ -186,4 +212,25 @@ pub(super) fn tls_failure(text: &str) -> Option<TlsFailure> {
     ];
     let found = WORDS.iter().find(|(words, _)| text.contains(words));
     found.map(|(_, failure)| *failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Story: 169.254.170.2 gives credentials to containers, and 169.254.170.23 to the pods of EKS.
+    #[test]
+    fn an_address_is_found_as_a_whole() {
+        for (text, is_found) in [
+            ("GET http://169.254.170.2/v2: refused", true),
+            ("GET http://169.254.170.2:80/v2", true),
+            ("no answer from 169.254.170.2.", true),
+            ("GET http://169.254.170.23/v1", false),
+            ("GET http://169.254.170.2.example/v1", false),
+            ("GET http://10.169.254.170.2/v1", false),
+            ("GET http://h/computeMetadata/v1/x", true),
+        ] {
+            assert_eq!(lacks_credentials(text), is_found, "{text}");
+        }
+    }
 }

@@ -14,9 +14,10 @@ use super::advice::{Advice, advice};
 use super::answers::retry_after;
 use super::client_messages::{
     code, full_text, http_status, is_odd_delete_answer, is_odd_range, is_short_range,
-    is_stored_without_tag, is_whole_object, is_wrong_region, lacks_entity_tag, refused_delete,
-    server_message, unescaped,
+    is_stored_without_tag, is_whole_object, is_wrong_region, issuer_in, lacks_credentials,
+    lacks_entity_tag, refused_delete, server_message, unescaped,
 };
+use super::exchange::issuer_failure;
 use super::redact::Redactor;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -25,8 +26,9 @@ use crate::store::{StoreError, StoreErrorKind};
 enum ClientError {
     /// An error response of an S3-like server, without its echo of the request, which names key
     /// ids.
-    #[error("the store answered {status} {code}: {message}")]
+    #[error("{who} answered {status} {code}: {message}")]
     Response {
+        who: &'static str,
         status: u16,
         code: String,
         message: String,
@@ -44,13 +46,15 @@ pub(super) fn translate(error: &Error, redactor: &Redactor) -> StoreError {
     let delete = refused_delete(&text);
     let (status, code) = (http_status(&text), delete.map(|d| d.0).or(code(&text)));
     let kind = kind_of(error, status, code, &text);
-    let Advice { cause: named, hint } = advice(status, code, &text);
+    let issuer = issuer_failure(error).or_else(|| issuer_in(&text, status));
+    let Advice { cause: named, hint } = advice(issuer, status, code, &text);
     let cause = match (delete, status, code) {
         (Some((code, message)), ..) => ClientError::Delete {
             code: redactor.clean(code),
             message: redactor.clean(&unescaped(message)),
         },
         (None, Some(status), Some(code)) => ClientError::Response {
+            who: issuer.map_or("the store", |_| "it"),
             status,
             code: redactor.clean(code),
             message: redactor.clean(&unescaped(server_message(&text).unwrap_or_default())),
@@ -62,7 +66,7 @@ pub(super) fn translate(error: &Error, redactor: &Redactor) -> StoreError {
         timed_out: transport_kind(error) == Some(HttpErrorKind::Timeout),
         credentials_expired: is_expired(code),
         retry_after: retry_after(error),
-        ..StoreError::new(kind, named.unwrap_or(summary(kind))).caused_by(cause)
+        ..StoreError::new(kind, named.unwrap_or(summary(kind).into())).caused_by(cause)
     }
 }
 
@@ -112,6 +116,8 @@ fn kind_of(error: &Error, status: Option<u16>, code: Option<&str>, text: &str) -
         },
         _ => match status {
             Some(416) => Corrupt,
+            // Of a service that gives out credentials, it says nothing about an object.
+            Some(404) if lacks_credentials(text) || issuer_in(text, status).is_some() => Refused,
             Some(404) => NotFound,
             Some(408 | 409 | 425 | 429) => Unavailable,
             Some(400) if code == Some("RequestTimeout") => Unavailable,
@@ -192,6 +198,23 @@ mod tests {
             path: "v1/x".into(),
             source: format!("Server returned non-2xx status code: 403 Forbidden: {body}").into(),
         }
+    }
+
+    /// Story: the client reports such an answer as it reports a missing object, so the role that an
+    /// instance did not have was taken for an exchange that was not announced.
+    #[test]
+    fn a_service_that_gives_out_credentials_and_answers_404_says_nothing_about_an_object() {
+        let not_found = "Server returned non-2xx status code: 404 Not Found: No.";
+        for asked in [
+            "Error performing GET http://169.254.169.254/latest/meta-data/iam/: ",
+            "Error performing token request: Error performing POST https://login.example/x: ",
+        ] {
+            let error = translated(&generic(&format!("{asked}{not_found}")));
+            assert_eq!(error.kind, StoreErrorKind::Refused, "{error}");
+        }
+        let of_the_store = format!("Error performing GET https://s3.example/b/k: {not_found}");
+        let error = translated(&generic(&of_the_store));
+        assert_eq!(error.kind, StoreErrorKind::NotFound, "{error}");
     }
 
     #[test]

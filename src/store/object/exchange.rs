@@ -1,9 +1,11 @@
 //! Requests to the services that give out credentials.
 //!
 //! Does: send one and turn a refusal into an error in the words of the stores' clients, so that all
-//! failures are read alike. Does not: know a service (`role`, `pod`). Invariant: an error names
-//! what was asked for and never shows the request.
+//! failures are read alike, which says which service failed and how. Does not: know what a service
+//! is asked for (`role`, `pod`) or what to do about a failure (`issuer_advice`). Invariant: an
+//! error names what was asked for and never shows the request.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use object_store::client::{HttpClient, HttpError, HttpRequest, HttpRequestBody};
@@ -18,13 +20,79 @@ pub(super) struct Answer {
     pub date: Option<Duration>,
 }
 
-/// No answer came.
+/// A service that gives out credentials, by what is shown to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Issuer {
+    /// STS, which lets other credentials assume a role.
+    Role,
+    /// STS, which lets the token of a pod assume a role.
+    WebIdentity,
+    /// The agent on a node of EKS, for the token of a pod.
+    PodAgent,
+    /// Microsoft's login service, for the token of a pod.
+    Federation,
+    /// Microsoft's login service, for the secret of an application.
+    ClientSecret,
+    /// Google's token service, for what a key has signed.
+    Google,
+}
+
+impl Issuer {
+    /// The store, as its client calls it.
+    pub(super) fn store(self) -> &'static str {
+        match self {
+            Self::Role | Self::WebIdentity | Self::PodAgent => "S3",
+            Self::Federation | Self::ClientSecret => "MicrosoftAzure",
+            Self::Google => "GCS",
+        }
+    }
+}
+
+/// How a service that gives out credentials failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum IssuerFault {
+    /// No answer came.
+    Unreachable,
+    /// It does not accept what was shown to it, or the request.
+    Refused,
+    /// It failed itself, or wants to be asked later.
+    Failed,
+    /// It answered with success and without credentials.
+    NoCredentials,
+}
+
+/// The failure of a service that gives out credentials.
 #[derive(Debug, thiserror::Error)]
-#[error("{action} failed")]
-struct Unanswered {
-    action: String,
+#[error("{text}")]
+struct IssuerError {
+    issuer: Issuer,
+    fault: IssuerFault,
+    text: String,
     #[source]
-    source: HttpError,
+    source: Option<HttpError>,
+}
+
+/// Which service failed and how, if that is why an operation failed.
+pub(super) fn issuer_failure(error: &object_store::Error) -> Option<(Issuer, IssuerFault)> {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(failure) = cause.downcast_ref::<IssuerError>() {
+            return Some((failure.issuer, failure.fault));
+        }
+        source = cause.source();
+    }
+    None
+}
+
+/// The error of an answer to `action` that has no credentials.
+pub(super) fn no_credentials(issuer: Issuer, action: &str) -> object_store::Error {
+    let failure = IssuerError {
+        issuer,
+        fault: IssuerFault::NoCredentials,
+        text: format!("{action}: the answer has no credentials"),
+        source: None,
+    };
+    failed(issuer.store(), failure)
 }
 
 /// A failure of what is done for a store's client.
@@ -53,12 +121,17 @@ pub(super) fn form_request(url: &str, form: String) -> Result<HttpRequest, Cause
 pub(super) async fn answer_to(
     http: &HttpClient,
     request: HttpRequest,
-    store: &'static str,
+    issuer: Issuer,
     action: &str,
 ) -> object_store::Result<Answer> {
     let unanswered = |source| {
-        let action = action.to_owned();
-        failed(store, Unanswered { action, source })
+        let failure = IssuerError {
+            issuer,
+            fault: IssuerFault::Unreachable,
+            text: format!("{action} failed"),
+            source: Some(source),
+        };
+        failed(issuer.store(), failure)
     };
     let answer = http.execute(request).await.map_err(unanswered)?;
     let status = answer.status();
@@ -68,14 +141,23 @@ pub(super) async fn answer_to(
     if status.is_success() {
         return Ok(Answer { body, date });
     }
-    let text = format!("{action}: Server returned non-2xx status code: {status}: {body}");
-    Err(match status.as_u16() {
-        408 | 429 => failed(store, text),
-        400..500 => object_store::Error::Unauthenticated {
+    let fault = match status.as_u16() {
+        408 | 429 => IssuerFault::Failed,
+        400..500 => IssuerFault::Refused,
+        _ => IssuerFault::Failed,
+    };
+    let failure = IssuerError {
+        issuer,
+        fault,
+        text: format!("{action}: Server returned non-2xx status code: {status}: {body}"),
+        source: None,
+    };
+    Err(match fault {
+        IssuerFault::Refused => object_store::Error::Unauthenticated {
             path: action.to_owned(),
-            source: text.into(),
+            source: failure.into(),
         },
-        _ => failed(store, text),
+        _ => failed(issuer.store(), failure),
     })
 }
 

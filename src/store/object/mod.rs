@@ -2,7 +2,7 @@
 //!
 //! Does: open the clients of the clouds, translate operations, keys and errors, fail requests that
 //! make no progress. Does not: retry (`retry`, `storage`). Invariant: no error or log line that
-//! leaves here holds a configured secret.
+//! leaves here holds a secret that was configured or issued.
 
 mod advice;
 mod answers;
@@ -18,6 +18,8 @@ mod exchange;
 mod form;
 pub mod gs;
 mod guard;
+pub mod issued;
+mod issuer_advice;
 mod known;
 mod pod;
 pub mod progress;

@@ -16,7 +16,9 @@ use object_store::signer::HeaderValue;
 use serde::Deserialize;
 use url::form_urlencoded;
 
-use super::exchange::{Answer, LONGEST, answer_to, failed, form_request, lifetime};
+use super::exchange::{
+    Answer, Issuer, LONGEST, answer_to, failed, form_request, lifetime, no_credentials,
+};
 use super::renewed::CredentialSource;
 use super::role::{sts_credentials, sts_form};
 use super::token_file::TokenFile;
@@ -38,12 +40,12 @@ async fn token(file: &Arc<TokenFile>, store: &'static str) -> Result<String, obj
 
 fn parsed<'a, T: Deserialize<'a>>(
     answer: &'a Answer,
-    store: &'static str,
+    issuer: Issuer,
     action: &str,
 ) -> object_store::Result<T> {
     // Without what serde says: it may quote the answer.
     let parsed = serde_json::from_str(&answer.body).ok();
-    parsed.ok_or_else(|| failed(store, format!("{action}: the answer has no credentials")))
+    parsed.ok_or_else(|| no_credentials(issuer, action))
 }
 
 /// The role of a service account: `AssumeRoleWithWebIdentity`.
@@ -68,8 +70,8 @@ impl CredentialSource for WebIdentity {
         let more = [("WebIdentityToken", &*token)];
         let form = sts_form(ACTION, &self.role, &self.session, &more);
         let request = form_request(&self.endpoint, form).map_err(|e| failed("S3", e))?;
-        let answer = answer_to(&self.http, request, "S3", ACTION).await?;
-        sts_credentials(&answer)
+        let answer = answer_to(&self.http, request, Issuer::WebIdentity, ACTION).await?;
+        sts_credentials(&answer, Issuer::WebIdentity, ACTION)
     }
 }
 
@@ -104,8 +106,8 @@ impl CredentialSource for PodIdentity {
         token.set_sensitive(true);
         request.headers_mut().insert("authorization", token);
         let action = format!("GET {}", self.url);
-        let answer = answer_to(&self.http, request, "S3", &action).await?;
-        let given: AgentAnswer = parsed(&answer, "S3", &action)?;
+        let answer = answer_to(&self.http, request, Issuer::PodAgent, &action).await?;
+        let given: AgentAnswer = parsed(&answer, Issuer::PodAgent, &action)?;
         let lifetime = lifetime(given.expiration.as_deref(), answer.date).unwrap_or(SHORTEST);
         let credential = AwsCredential {
             key_id: given.access_key_id,
@@ -155,8 +157,8 @@ impl CredentialSource for WorkloadIdentity {
         const ACTION: &str = "the exchange of the pod's token";
         let token = token(&self.token, STORE).await?;
         let request = form_request(&self.url, self.form(&token)).map_err(|e| failed(STORE, e))?;
-        let answer = answer_to(&self.http, request, STORE, ACTION).await?;
-        let given: LoginAnswer = parsed(&answer, STORE, ACTION)?;
+        let answer = answer_to(&self.http, request, Issuer::Federation, ACTION).await?;
+        let given: LoginAnswer = parsed(&answer, Issuer::Federation, ACTION)?;
         let lifetime = Duration::from_secs(given.expires_in).min(LONGEST);
         Ok((AzureCredential::BearerToken(given.access_token), lifetime))
     }

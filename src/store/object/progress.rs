@@ -26,6 +26,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::answers::{Seen, unless_throttled};
+use super::issued::IssuedSecrets;
 use super::tls::ClientTls;
 use crate::runtime::Clock;
 use crate::store::deadline::DeadlinePolicy;
@@ -54,6 +55,8 @@ pub struct Connector {
     pub clock: Clock,
     /// Gathers what the answers show.
     pub seen: Arc<Seen>,
+    /// Learns the secrets that requests carry.
+    pub issued: IssuedSecrets,
     /// What is shown to servers that want a certificate.
     pub tls: Option<ClientTls>,
 }
@@ -129,6 +132,7 @@ impl Service {
 impl HttpService for Service {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let Connector { policy, clock, .. } = &self.connector;
+        self.connector.issued.note(&request);
         let unsent = request.body().content_length().min(SOCKET_BUFFER);
         let timeout = policy.transfer(unsent as u64);
         let inner = self.client(request.uri().host())?;

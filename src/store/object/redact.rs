@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::issued::IssuedSecrets;
 use crate::config::shown_uri;
 
 /// Longest message, in characters: servers may answer with whole pages.
@@ -13,22 +14,37 @@ const MAX_MESSAGE: usize = 600;
 
 /// Knows the secrets of one base directory.
 #[derive(Clone, Default)]
-pub struct Redactor(Vec<String>);
+pub struct Redactor {
+    configured: Vec<String>,
+    issued: IssuedSecrets,
+}
+
+/// Shorter secrets, in bytes, are not replaced: that would garble every message.
+const MIN_SECRET: usize = 4;
 
 impl Redactor {
-    /// Knows these secrets, except those shorter than 4 bytes: replacing them would garble every
-    /// message.
+    /// Knows these secrets.
     pub fn new(secrets: impl IntoIterator<Item = String>) -> Self {
-        let mut secrets: Vec<String> = secrets.into_iter().filter(|s| s.len() >= 4).collect();
-        // Longest first: a secret that contains another one must be replaced as a whole.
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        Self(secrets)
+        Self {
+            configured: secrets.into_iter().collect(),
+            issued: IssuedSecrets::default(),
+        }
+    }
+
+    /// Knows those too that are issued from now on.
+    pub fn with_issued(self, issued: IssuedSecrets) -> Self {
+        Self { issued, ..self }
     }
 
     /// The message without secrets, on one line, bounded.
     pub fn clean(&self, message: &str) -> String {
+        let issued = self.issued.all();
+        let secrets = self.configured.iter().chain(&issued);
+        let mut secrets: Vec<&String> = secrets.filter(|s| s.len() >= MIN_SECRET).collect();
+        // Longest first: a secret that contains another one must be replaced as a whole.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         let mut text = message.to_owned();
-        for secret in &self.0 {
+        for secret in secrets {
             text = text.replace(secret.as_str(), "***");
         }
         text = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -57,7 +73,8 @@ fn without_url_secrets(text: &str) -> String {
 
 impl fmt::Debug for Redactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Redactor({} secrets)", self.0.len())
+        let configured = self.configured.len();
+        write!(f, "Redactor({configured} secrets, {:?})", self.issued)
     }
 }
 

@@ -11,7 +11,7 @@ use object_store::client::HttpClient;
 use url::form_urlencoded;
 
 use super::client_messages::{unescaped, xml_element};
-use super::exchange::{Answer, answer_to, failed, form_request, lifetime};
+use super::exchange::{Answer, Issuer, answer_to, failed, form_request, lifetime, no_credentials};
 use super::renewed::CredentialSource;
 
 /// How long credentials are asked for: the longest that every role permits, also one that is
@@ -49,7 +49,11 @@ pub(super) fn sts_form(action: &str, role: &str, session: &str, more: &[(&str, &
 ///
 /// # Errors
 /// If it has none.
-pub(super) fn sts_credentials(answer: &Answer) -> object_store::Result<(AwsCredential, Duration)> {
+pub(super) fn sts_credentials(
+    answer: &Answer,
+    issuer: Issuer,
+    action: &str,
+) -> object_store::Result<(AwsCredential, Duration)> {
     let element = |name| xml_element(&answer.body, name).map(unescaped);
     let credential = (|| {
         Some(AwsCredential {
@@ -58,7 +62,7 @@ pub(super) fn sts_credentials(answer: &Answer) -> object_store::Result<(AwsCrede
             token: Some(element("SessionToken")?),
         })
     })();
-    let credential = credential.ok_or_else(|| failed("S3", "AssumeRole: no credentials"))?;
+    let credential = credential.ok_or_else(|| no_credentials(issuer, action))?;
     let lifetime = lifetime(element("Expiration").as_deref(), answer.date);
     Ok((credential, lifetime.unwrap_or(DURATION)))
 }
@@ -75,8 +79,8 @@ impl CredentialSource for AssumedRole {
         let form = sts_form(ACTION, &self.role, &self.session, id.as_slice());
         let mut request = form_request(&self.endpoint, form).map_err(|e| failed("S3", e))?;
         AwsAuthorizer::new(&with, "sts", &self.region).try_authorize(&mut request, None)?;
-        let answer = answer_to(&self.http, request, "S3", ACTION).await?;
-        sts_credentials(&answer)
+        let answer = answer_to(&self.http, request, Issuer::Role, ACTION).await?;
+        sts_credentials(&answer, Issuer::Role, ACTION)
     }
 }
 

@@ -18,6 +18,7 @@ use super::client::{
     self, Built, check_endpoint, client_options, from_environment, is_plain, is_true, no_retries,
     take_given, token_file,
 };
+use super::issued::Remembered;
 use super::known::Deleting;
 use super::pod::{PodIdentity, WebIdentity};
 use super::progress::Connector;
@@ -196,7 +197,11 @@ fn credentials(
     if has_keys && choices.role.is_none() {
         return Ok(None);
     }
-    let own = match has_keys {
+    let remembered = |inner| -> AwsCredentialProvider {
+        let issued = connector.issued.clone();
+        Arc::new(Remembered { inner, issued })
+    };
+    let own = remembered(match has_keys {
         true => Arc::clone(builder.clone().build()?.credentials()),
         false => match pod_identity(builder, client_options, tokens, connector)? {
             Some(pod) => pod,
@@ -206,7 +211,7 @@ fn credentials(
                 Arc::new(Renewing::new(first, builder.clone(), clock, seen))
             }
         },
-    };
+    });
     let Some((role, external_id)) = &choices.role else {
         return Ok(Some(own));
     };
@@ -219,7 +224,7 @@ fn credentials(
         external_id: external_id.clone(),
         session: session(builder),
     };
-    Ok(Some(renewed(role, connector)))
+    Ok(Some(remembered(renewed(role, connector))))
 }
 
 /// The credentials of a pod, where the client would use these: it would send the file with the

@@ -20,7 +20,7 @@ const POLICY: DeadlinePolicy = DeadlinePolicy {
 
 fn hanging() -> Arc<FaultyStore> {
     let store = FaultyStore::new();
-    for operation in ["put", "get", "list", "delete"] {
+    for operation in ["put", "get", "list", "delete", "sweep", "reserve"] {
         store.always(operation, Fault::Hangs);
     }
     store
@@ -49,12 +49,15 @@ async fn every_operation_on_a_store_that_never_answers_ends_as_ambiguous() {
         failure(store.get_tail(&key, 2 << 20)).await,
         failure(store.get_range(&key, 0..5 << 20)).await,
         failure(store.list(&folder)).await,
+        failure(store.list_after(&folder, None, 1)).await,
+        failure(store.first_keys(1)).await,
         failure(store.list_folders(&folder)).await,
         failure(store.delete(vec![key.clone(); 2500])).await,
         failure(store.delete_if(&key, None)).await,
+        failure(store.remove_stale_temporaries(&folder)).await,
     ];
     let seconds = failures.each_ref().map(|(_, seconds)| *seconds);
-    assert_eq!(seconds, [13, 10, 11, 12, 15, 40, 40, 30, 11]);
+    assert_eq!(seconds, [13, 10, 11, 12, 15, 40, 40, 40, 40, 30, 11, 200]);
     for (error, _) in failures {
         assert_eq!(error.kind, StoreErrorKind::Unavailable, "{error}");
         assert!(
@@ -62,6 +65,9 @@ async fn every_operation_on_a_store_that_never_answers_ends_as_ambiguous() {
             "{error}"
         );
     }
+    let start = Instant::now();
+    assert!(!store.can_write_when_full().await, "it does not answer");
+    assert_eq!(start.elapsed().as_secs(), 10);
 }
 
 /// Story: an operation of a file system holds its slot until its thread returns, which on a frozen

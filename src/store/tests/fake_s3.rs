@@ -5,7 +5,7 @@
 
 #![allow(clippy::disallowed_methods)] // it runs as a spawned task
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -54,6 +54,10 @@ pub(crate) enum Oddity {
     ListsLate,
     /// Its lists show objects that were deleted.
     ListsDeleted,
+    /// Its lists show the objects of all folders where the names of folders were asked for.
+    IgnoresDelimiter,
+    /// Its lists begin at the first object wherever they were told to begin.
+    IgnoresStartAfter,
     /// It keeps versions.
     Versions,
     /// It locks new objects.
@@ -376,7 +380,12 @@ impl Server {
             .filter(|(path, _)| !late(path))
             .filter_map(|(path, stored)| Some((path.strip_prefix(&bucket)?, stored)))
             .filter(|(key, _)| key.starts_with(&prefix));
-        let after = query(uri, "continuation-token").unwrap_or_default();
+        let start = match self.oddity {
+            Oddity::IgnoresStartAfter => None,
+            _ => query(uri, "start-after"),
+        };
+        let after = query(uri, "continuation-token").or(start);
+        let after = after.unwrap_or_default();
         let mut keys: Vec<_> = keys.filter(|(key, _)| **key > *after).collect();
         keys.sort_by_key(|(key, _)| *key);
         let is_truncated = keys.len() > PAGE;
@@ -387,6 +396,18 @@ impl Server {
             }
             _ => String::new(),
         };
+        let delimited = query(uri, "delimiter").is_some();
+        let has_folders = delimited && self.oddity != Oddity::IgnoresDelimiter;
+        let folder = |key: &str| {
+            let (name, _) = key[prefix.len()..].split_once('/')?;
+            has_folders.then(|| format!("{prefix}{name}/"))
+        };
+        let folders: BTreeSet<String> = keys.iter().filter_map(|(key, _)| folder(key)).collect();
+        keys.retain(|(key, _)| folder(key).is_none());
+        let folders = folders
+            .iter()
+            .map(|folder| format!("<CommonPrefixes><Prefix>{folder}</Prefix></CommonPrefixes>"));
+        let folders = folders.collect::<String>();
         let found = keys.into_iter().map(|(key, (object, tag))| {
             let size = object.len();
             format!(
@@ -396,7 +417,7 @@ impl Server {
         });
         let found = found.collect::<String>();
         format!(
-            "<ListBucketResult><IsTruncated>{is_truncated}</IsTruncated>{next}{found}\
+            "<ListBucketResult><IsTruncated>{is_truncated}</IsTruncated>{next}{found}{folders}\
              </ListBucketResult>"
         )
     }

@@ -113,6 +113,14 @@ impl FaultyStore {
         next.or_else(always)
     }
 
+    /// Never returns if an operation that is not logged shall hang.
+    async fn unless_hanging(&self, operation: &'static str) {
+        let always = self.always.lock().clone();
+        if always.iter().any(|(name, _)| *name == operation) {
+            std::future::pending::<()>().await;
+        }
+    }
+
     async fn run<T>(
         &self,
         operation: &'static str,
@@ -217,6 +225,12 @@ impl Store for FaultyStore {
     }
 
     async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError> {
+        self.unless_hanging("sweep").await;
         self.inner.remove_stale_temporaries(folder).await
+    }
+
+    async fn can_write_when_full(&self) -> bool {
+        self.unless_hanging("reserve").await;
+        self.inner.can_write_when_full().await
     }
 }

@@ -13,6 +13,7 @@ use super::fake_s3::{FakeS3, Kind, Oddity, config_of};
 use crate::config::{BaseDirectoryConfig, BaseUri};
 use crate::runtime::Runtime;
 use crate::store::deadline::DeadlinePolicy;
+use crate::store::object::issued::IssuedSecrets;
 use crate::store::object::progress::Connector;
 use crate::store::object::s3;
 use crate::store::open::open_all;
@@ -152,6 +153,7 @@ async fn a_put_that_goes_on_slowly_is_stored_however_long_it_takes() {
             policy,
             clock,
             seen: std::sync::Arc::default(),
+            issued: IssuedSecrets::default(),
             tls: None,
         },
     );

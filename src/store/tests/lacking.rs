@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::fake_s3::{FakeS3, Kind, Oddity, config_of};
 use super::http::opened;
+use crate::id::{DaemonId, ExchangeId, SegmentId};
 use crate::runtime::Runtime;
 use crate::store::retry::{Retry, RetryPolicy};
 use crate::store::{Precondition, Retention, Store, StoreErrorKind, keys};
@@ -203,5 +204,32 @@ async fn earlier_versions_are_deleted_where_that_is_wanted() {
         );
         let warned = (delete_versions == "false").then_some(Retention::Versions);
         assert_eq!(store.observed().retention, warned);
+    }
+}
+
+/// Story: a server that ignores the delimiter answers with objects and no folders. A sweep found no
+/// exchange whose marker was gone, and its segments stayed for ever.
+#[tokio::test]
+async fn folders_are_found_where_lists_ignore_the_delimiter() {
+    for oddity in [Oddity::None, Oddity::IgnoresDelimiter] {
+        let server = FakeS3::start(oddity).await;
+        let mut expected = Vec::new();
+        for number in 0..3 {
+            let exchange: ExchangeId = format!("q-{number}").parse().unwrap();
+            for daemon in 0..600 {
+                let segment = SegmentId {
+                    daemon: DaemonId(daemon),
+                    sequence: 0,
+                };
+                server.add(&keys::segment(&exchange, segment), "x".into());
+            }
+            let folder = keys::segments(&exchange).to_string();
+            expected.push(folder.rsplit_once('/').unwrap().1.to_owned());
+        }
+        let listed = opened(server.config()).list_folders(&keys::all_segments());
+        let mut listed = listed.await.unwrap();
+        listed.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(listed, expected, "{oddity:?}");
     }
 }

@@ -1,25 +1,50 @@
-//! A store that gives every request the same answer.
+//! A store, or a service that issues credentials, whose answers a function makes.
 //!
 //! Invariant: it reads whole requests, so that no client sees a reset connection instead of the
 //! answer.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead as _, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 
-/// Starts it for the rest of the process; `answer` makes the response of a request's head.
+use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+/// Starts it for the rest of the process; `answer` makes the response of a request: its head and
+/// its body.
 pub fn start(answer: impl Fn(&str) -> String + Send + Clone + 'static) -> SocketAddr {
+    listen(None, answer)
+}
+
+/// The same over TLS.
+pub fn start_tls(
+    tls: ServerConfig,
+    answer: impl Fn(&str) -> String + Send + Clone + 'static,
+) -> SocketAddr {
+    listen(Some(Arc::new(tls)), answer)
+}
+
+fn listen(
+    tls: Option<Arc<ServerConfig>>,
+    answer: impl Fn(&str) -> String + Send + Clone + 'static,
+) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let answer = answer.clone();
-            std::thread::spawn(move || serve(&stream, answer));
+            let (answer, tls) = (answer.clone(), tls.clone());
+            std::thread::spawn(move || match tls {
+                None => serve(stream, answer),
+                Some(tls) => {
+                    let connection = ServerConnection::new(tls).unwrap();
+                    serve(StreamOwned::new(connection, stream), answer);
+                }
+            });
         }
     });
     address
 }
 
-fn serve(stream: &TcpStream, answer: impl Fn(&str) -> String) {
+fn serve(stream: impl Read + Write, answer: impl Fn(&str) -> String) {
     let mut reader = BufReader::new(stream);
     loop {
         let (mut head, mut line) = (String::new(), String::new());
@@ -35,8 +60,10 @@ fn serve(stream: &TcpStream, answer: impl Fn(&str) -> String) {
         let length = length.and_then(|rest| rest.lines().next()?.trim().parse().ok());
         let mut body = vec![0; length.unwrap_or(0)];
         let whole = reader.read_exact(&mut body).is_ok();
-        let mut stream = stream;
-        if !whole || stream.write_all(answer(&head).as_bytes()).is_err() {
+        let request = head + &String::from_utf8_lossy(&body);
+        let answer = answer(&request);
+        let stream = reader.get_mut();
+        if !whole || stream.write_all(answer.as_bytes()).is_err() || stream.flush().is_err() {
             return;
         }
     }

@@ -359,7 +359,12 @@ async fn uploads_over_http2_that_wait_for_memory_keep_no_other_one_from_sending(
     }
 }
 
-/// A certificate and its key in PEM, valid until the year 2090.
+/// The beginning of the year 2090, in seconds since 1970.
+const EXPIRY: u64 = 3_786_912_000;
+/// In seconds.
+const YEAR: i64 = 31_556_952;
+
+/// A certificate and its key in PEM, valid until [`EXPIRY`].
 fn certificate(usage: rcgen::ExtendedKeyUsagePurpose) -> (String, String) {
     let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     params.extended_key_usages = vec![usage];
@@ -368,8 +373,9 @@ fn certificate(usage: rcgen::ExtendedKeyUsagePurpose) -> (String, String) {
     (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
 }
 
-/// The duration of a TLS connection whose client stops after `request`, at a daemon in that year.
-async fn tls_life(year: u64, request: Option<&[u8]>) -> Duration {
+/// The duration of a TLS connection whose client stops after `request`, and which begins when this
+/// is left until the client's certificate expires, in seconds; less than nothing if it has expired.
+async fn tls_life(left: i64, request: Option<&[u8]>) -> Duration {
     use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
     use tokio_rustls::rustls::pki_types::pem::PemObject as _;
     use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -387,9 +393,9 @@ async fn tls_life(year: u64, request: Option<&[u8]>) -> Duration {
         tls_client_ca_file: file("clients", &client.0),
         ..ServerConfig::default()
     };
-    let wall = std::time::UNIX_EPOCH + Duration::from_secs((year - 1970) * 31_556_952);
+    let wall = Duration::from_secs(EXPIRY.checked_add_signed(-left).unwrap());
     let mut runtime = Runtime::seeded(1);
-    runtime.clock = crate::runtime::Clock::with_fixed_wall(wall);
+    runtime.clock = crate::runtime::Clock::with_wall_from(std::time::UNIX_EPOCH + wall);
     let mut service = service(false, runtime);
     service.credentials = Credentials::open(&config, &service.runtime.clock).unwrap();
 
@@ -433,13 +439,13 @@ async fn tls_life(year: u64, request: Option<&[u8]>) -> Duration {
 
 #[tokio::test(start_paused = true)]
 async fn wherever_a_client_of_tls_stops_its_connection_ends() {
-    assert_within(tls_life(2026, None).await, HEADER, "half a handshake");
+    assert_within(tls_life(YEAR, None).await, HEADER, "half a handshake");
     assert_within(
-        tls_life(2026, Some(b"")).await,
+        tls_life(YEAR, Some(b"")).await,
         HEADER,
         "nothing after the handshake",
     );
-    let busy = tls_life(2026, Some(b"GET /never HTTP/1.1\r\n\r\n")).await;
+    let busy = tls_life(YEAR, Some(b"GET /never HTTP/1.1\r\n\r\n")).await;
     assert!(busy >= 10 * STALL, "{busy:?}");
 }
 
@@ -450,7 +456,20 @@ async fn a_client_certificate_that_expires_ends_its_open_connection() {
         b"GET /never HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",
     ] {
-        let life = tls_life(2095, Some(request)).await;
+        let life = tls_life(-YEAR, Some(request)).await;
         assert!(life <= CLOSE_GRACE + SECOND, "{life:?}: {request:?}");
+    }
+}
+
+/// Story: only a certificate that had expired before its connection was tested, so a check at the
+/// handshake alone would have passed.
+#[tokio::test(start_paused = true)]
+async fn a_client_certificate_that_expires_during_a_connection_ends_it() {
+    let request = b"GET /never HTTP/1.1\r\n\r\n";
+    for left in [60, 600] {
+        let life = tls_life(left, Some(request)).await;
+        let expiry = Duration::from_secs(left.cast_unsigned());
+        let latest = expiry + INSPECTION_INTERVAL + CLOSE_GRACE + SECOND;
+        assert!(life >= expiry && life <= latest, "{life:?}, {left} s left");
     }
 }

@@ -130,6 +130,7 @@ impl Scenario {
 }
 
 async fn results(cluster: &mut Cluster) -> Result<()> {
+    let before = at_homes(cluster).await?;
     for query in COMPARED {
         let plain = cluster
             .plain(query.sql, "sf0.1")
@@ -150,6 +151,36 @@ async fn results(cluster: &mut Cluster) -> Result<()> {
         );
         nothing_left(cluster).await.with_context(|| query.name)?;
         no_sink_open(cluster).await.with_context(|| query.name)?;
+    }
+    homes_were_used(cluster, &before).await
+}
+
+/// The page bytes that each daemon has accepted of small outputs of other nodes, as their home; of
+/// daemons that do not run, nothing.
+async fn at_homes(cluster: &mut Cluster) -> Result<Vec<f64>> {
+    let mut bytes = Vec::new();
+    for daemon in &mut cluster.daemons {
+        bytes.push(if daemon.is_running() {
+            daemon
+                .metric("stopover_foreign_pages_written_bytes_total")
+                .await?
+        } else {
+            0.0
+        });
+    }
+    Ok(bytes)
+}
+
+/// Checks that small outputs met at daemons other than those of their nodes, since the daemons had
+/// accepted as many bytes as in `before`. A daemon that was restarted since counts from 0 again.
+async fn homes_were_used(cluster: &mut Cluster, before: &[f64]) -> Result<()> {
+    let now = at_homes(cluster).await?;
+    let gained = now.iter().zip(before);
+    let gained = gained.map(|(now, before)| if now < before { *now } else { now - before });
+    let bytes: f64 = gained.sum();
+    if !cluster.daemons.is_empty() {
+        println!("    {bytes} bytes of small outputs met at a home");
+        ensure!(bytes > 0.0, "no small output was sent to a home");
     }
     Ok(())
 }
@@ -197,9 +228,13 @@ const WORK: [u32; 6] = [1, 2, 2, 2, 2, 2];
 async fn lose(cluster: &mut Cluster, query: &Query, schema: &str, loss: Loss) -> Result<()> {
     for work in WORK {
         let plain = cluster.plain(&query.sized(work), schema).await?;
+        let before = at_homes(cluster).await?;
         let ending = lose_once(cluster, &query.sized(work), schema, loss).await?;
         same(&plain, &ending.rows, query.order)?;
         nothing_left(cluster).await?;
+        if loss == Loss::Daemon {
+            homes_were_used(cluster, &before).await?;
+        }
         cluster.repair().await?;
         let (rows, again) = (ending.rows.len(), ending.retried);
         match ending.missed {
@@ -292,6 +327,8 @@ async fn rolling_restart(cluster: &mut Cluster) -> Result<()> {
     let (runs, restarts) = tokio::join!(queries, restarts);
     let runs = runs?;
     restarts?;
+    // All counters began at 0 when their daemon was restarted under these queries.
+    homes_were_used(cluster, &[0.0; 3]).await?;
     for (id, rows) in &runs {
         same(&plain, rows, query.order)?;
         let again = retried(cluster, id).await?;

@@ -26,6 +26,7 @@ import io.stopover.trino.client.DaemonFailover;
 import io.stopover.trino.client.DescribedExchange;
 import io.stopover.trino.client.HandlePlanner;
 import io.stopover.trino.client.Home;
+import io.stopover.trino.client.Homes;
 import io.stopover.trino.client.PlannedHandle;
 import io.stopover.trino.client.ProblemException;
 import io.trino.spi.TrinoException;
@@ -44,6 +45,7 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentSkipListMap;
 import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicBoolean;
@@ -103,6 +105,8 @@ final class StopoverExchange
     private final Span span;
     private final Optional<String> traceparent;
     private final Map<Integer, Integer> selectedAttempts = new ConcurrentSkipListMap<>();
+    /** The homes that sinks of each block of tasks were given; a retried task may have others. */
+    private final Map<Integer, Set<Home>> homes = new ConcurrentHashMap<>();
     private final CompletableFuture<String> announced = new CompletableFuture<>();
     /** With its descriptor once it was announced. */
     private volatile DescribedExchange exchange;
@@ -356,8 +360,16 @@ final class StopoverExchange
                 task,
                 taskAttempt,
                 settings.partitions(),
-                services.homes().choose(name, task),
+                chooseHomes(task),
                 traceparent));
+    }
+
+    private List<Home> chooseHomes(int task)
+    {
+        List<Home> chosen = services.homes().choose(name, task);
+        homes.computeIfAbsent(Homes.block(task), _ -> ConcurrentHashMap.newKeySet())
+                .addAll(chosen);
+        return chosen;
     }
 
     private CompletableFuture<String> announcedInTime()
@@ -417,7 +429,11 @@ final class StopoverExchange
             return List.of();
         }
         HandlePlanner.Plan hot = services.planner().planFromMemory(new HandlePlanner.Request(
-                exchange, settings.ordered(), attempts, settings.sourceHandleTargetSize()));
+                exchange,
+                settings.ordered(),
+                attempts,
+                homes,
+                settings.sourceHandleTargetSize()));
         stats.addRequests(hot.requests(), 0);
         List<ExchangeSourceHandle> handles = new ArrayList<>();
         for (HandlePlanner.HotHandle planned : hot.handles()) {

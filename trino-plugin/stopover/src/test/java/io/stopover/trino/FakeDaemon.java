@@ -122,7 +122,7 @@ public final class FakeDaemon
     private final Store store;
     private final HttpServer server;
     private final Map<String, OpenSink> sinks = new ConcurrentHashMap<>();
-    /** Attempts declared and not withdrawn. */
+    /** Attempts declared, and neither withdrawn nor written or aborted. */
     final Set<String> declared = ConcurrentHashMap.newKeySet();
     /** Attempts that it has committed since its start. */
     private final Set<String> committedHere = ConcurrentHashMap.newKeySet();
@@ -357,6 +357,12 @@ public final class FakeDaemon
         this.zone = zone;
     }
 
+    /** Answers as another run from now on, as another daemon behind the same address. */
+    public void setRun(String run)
+    {
+        this.run = run;
+    }
+
     public void setVersion(String version)
     {
         this.version = version;
@@ -516,6 +522,21 @@ public final class FakeDaemon
         return Set.copyOf(sinks.keySet());
     }
 
+    /** Commits an attempt of one page, as if a client had written it here. */
+    void commit(String exchange, int task, int attempt, int pageSize)
+    {
+        String key = task + "/" + attempt;
+        byte[] frame = ByteBuffer.allocate(12 + pageSize).order(LITTLE_ENDIAN)
+                .putInt(4, pageSize)
+                .array();
+        CRC32C crc = new CRC32C();
+        crc.update(frame, 0, 8);
+        crc.update(frame, 12, pageSize);
+        ByteBuffer.wrap(frame).order(LITTLE_ENDIAN).putInt(8, (int) crc.getValue());
+        announced(exchange).committed.put(key, List.of(frame));
+        committedHere.add(exchange + "/" + key);
+    }
+
     /** Loses everything in memory, as a process that is killed and started again. */
     void restart()
     {
@@ -626,12 +647,15 @@ public final class FakeDaemon
         return new Response(204, new byte[0]);
     }
 
-    private Response declare(String exchange, String key)
+    private synchronized Response declare(String exchange, String key)
     {
         if (!store.exchanges.containsKey(exchange)) {
             throw new ProblemResponse("exchange-not-found", 404, false);
         }
-        declared.add(exchange + "/" + key);
+        String sink = exchange + "/" + key;
+        if (!sinks.containsKey(sink) && !committedHere.contains(sink)) {
+            declared.add(sink);
+        }
         return new Response(204, new byte[0]);
     }
 
@@ -684,6 +708,7 @@ public final class FakeDaemon
         OpenSink sink = sinks.computeIfAbsent(
                 exchange + "/" + key,
                 _ -> new OpenSink(new ArrayList<>(), new ArrayList<>()));
+        declared.remove(exchange + "/" + key);
         if (batch > sink.batches().size()) {
             throw new ProblemResponse("batch-out-of-order", 409, false);
         }
@@ -701,6 +726,7 @@ public final class FakeDaemon
         OpenSink sink = sinks.remove(exchange + "/" + key);
         if (sink == null && totals.contains("\"batches\": 0")) {
             sink = new OpenSink(List.of(), List.of());
+            declared.remove(exchange + "/" + key);
         }
         if (sink != null) {
             String counted = countTotals(sink.frames(), sink.batches().size());
@@ -721,6 +747,7 @@ public final class FakeDaemon
     private synchronized Response abort(String exchange, String key)
     {
         sinks.remove(exchange + "/" + key);
+        declared.remove(exchange + "/" + key);
         return json("{\"state\": \"aborted\"}");
     }
 

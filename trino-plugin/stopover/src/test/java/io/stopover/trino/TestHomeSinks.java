@@ -18,7 +18,6 @@ import io.stopover.trino.FakeDaemon.Fault;
 import io.trino.spi.exchange.Exchange;
 import io.trino.spi.exchange.ExchangeManager;
 import io.trino.spi.exchange.ExchangeSink;
-import io.trino.spi.exchange.ExchangeSinkInstanceHandle;
 import io.trino.spi.exchange.ExchangeSource;
 import io.trino.spi.exchange.ExchangeSourceHandle;
 import org.junit.jupiter.api.AfterEach;
@@ -32,7 +31,9 @@ import java.util.List;
 import java.util.Map;
 import java.util.function.BooleanSupplier;
 import java.util.regex.Pattern;
+import java.util.stream.LongStream;
 
+import static io.stopover.trino.FakeDaemon.delay;
 import static io.stopover.trino.FakeDaemon.hang;
 import static io.stopover.trino.FakeDaemon.hangAfterExecution;
 import static io.stopover.trino.FakeDaemon.loseResponse;
@@ -102,7 +103,9 @@ class TestHomeSinks
     private static void await(BooleanSupplier condition)
             throws InterruptedException
     {
+        long deadline = System.nanoTime() + SECONDS.toNanos(20);
         while (!condition.getAsBoolean()) {
+            assertThat(System.nanoTime()).as("20 seconds have passed").isLessThan(deadline);
             Thread.sleep(5);
         }
     }
@@ -110,15 +113,26 @@ class TestHomeSinks
     private ExchangeSink write(int task, int attempt, int pages)
             throws Exception
     {
-        ExchangeSinkInstanceHandle handle =
-                exchange.instantiateSink(exchange.addSink(task), attempt).get(10, SECONDS);
-        ExchangeSink sink = manager.createSink(handle);
+        ExchangeSink sink = Testing.sink(manager, exchange, task, attempt);
+        finish(sink, pages);
+        exchange.sinkFinished(exchange.addSink(task), attempt);
+        return sink;
+    }
+
+    private static void finish(ExchangeSink sink, int pages)
+            throws Exception
+    {
         for (int page = 0; page < pages; page++) {
             sink.add(page % 10, Slices.utf8Slice(page + "x".repeat(20_000)));
         }
         sink.finish().get(20, SECONDS);
-        exchange.sinkFinished(exchange.addSink(task), attempt);
-        return sink;
+    }
+
+    private static List<String> withdrawals(FakeDaemon daemon)
+    {
+        return daemon.requests("DELETE ").stream()
+                .filter(request -> request.contains("/sinks/"))
+                .toList();
     }
 
     private List<ExchangeSourceHandle> plan()
@@ -207,12 +221,140 @@ class TestHomeSinks
     void testSinkThatOutgrowsItsFirstBatchGoesToTheOwnDaemonAndIsWithdrawnAtTheHome()
             throws Exception
     {
-        ExchangeSink sink = write(0, 0, 12);
+        ExchangeSink sink = Testing.sink(manager, exchange, 0, 0);
+        await(() -> home.declared.size() == 1);
+        finish(sink, 12);
+        await(() -> home.declared.isEmpty());
+        assertThat(withdrawals(home)).hasSize(1);
         assertThat(home.requests("pages")).isEmpty();
         assertThat(own.requests("/finish")).hasSize(1);
-        await(() -> !home.requests("DELETE").isEmpty() || home.declared.isEmpty());
         assertThat(metric(sink.getMetrics().orElseThrow(), "StopoverSink.homeBytes")).isZero();
+        exchange.sinkFinished(exchange.addSink(0), 0);
         read(plan(), 12);
+    }
+
+    @Test
+    void testSinkThatIsAbortedBeforeItsFirstBatchIsWithdrawnAtItsHome()
+            throws Exception
+    {
+        ExchangeSink sink = Testing.sink(manager, exchange, 0, 0);
+        await(() -> home.declared.size() == 1);
+        sink.add(0, Slices.utf8Slice("page"));
+        sink.abort().get(10, SECONDS);
+        await(() -> home.declared.isEmpty());
+        assertThat(withdrawals(home)).hasSize(1);
+        assertThat(home.requests("pages")).isEmpty();
+    }
+
+    @Test
+    void testSinkWithoutAHomeThatIsAbortedBeforeItsFirstBatchIsWithdrawn()
+            throws Exception
+    {
+        exchange = exchangeAt(own);
+        ExchangeSink sink = Testing.sink(manager, exchange, 0, 0);
+        await(() -> own.declared.size() == 1);
+        sink.abort().get(10, SECONDS);
+        await(() -> own.declared.isEmpty());
+    }
+
+    @Test
+    void testEmptySinkThatItsHomeDoesNotCommitIsWithdrawnThere()
+            throws Exception
+    {
+        ExchangeSink sink = Testing.sink(manager, exchange, 0, 0);
+        await(() -> home.declared.size() == 1);
+        home.onNext("/finish", problem("draining", 503, true));
+        finish(sink, 0);
+        await(() -> home.declared.isEmpty());
+        assertThat(own.requests("/finish")).hasSize(1);
+    }
+
+    /** The declaration would otherwise be there after its withdrawal. */
+    @Test
+    void testWithdrawalDoesNotOvertakeItsDeclaration()
+            throws Exception
+    {
+        for (boolean aborted : List.of(false, true)) {
+            home.onNext("PUT .*/sinks/", delay(200));
+            ExchangeSink sink = Testing.sink(manager, exchange, 0, aborted ? 1 : 0);
+            await(() -> home.requests("PUT").getLast().contains("/sinks/"));
+            if (aborted) {
+                sink.abort().get(10, SECONDS);
+            }
+            else {
+                finish(sink, 12);
+            }
+            assertThat(home.declared).isEmpty();
+            int withdrawn = aborted ? 2 : 1;
+            await(() -> withdrawals(home).size() == withdrawn);
+            await(() -> home.declared.isEmpty());
+            Thread.sleep(300);
+            assertThat(home.declared).isEmpty();
+            assertThat(withdrawals(home)).hasSize(withdrawn);
+        }
+    }
+
+    /** Requests to its home or its own daemon would be wasted. */
+    @Test
+    void testSinkThatIsCommittedWhereItIsDeclaredIsNotWithdrawn()
+            throws Exception
+    {
+        for (int pages : List.of(0, 3)) {
+            exchange = exchangeAt(home);
+            write(0, 0, pages);
+        }
+        for (int pages : List.of(0, 3, 12)) {
+            exchange = exchangeAt(own);
+            write(0, 0, pages);
+        }
+        Thread.sleep(200);
+        assertThat(withdrawals(home)).isEmpty();
+        assertThat(withdrawals(own)).isEmpty();
+    }
+
+    /** Bytes between zones are charged: what this node writes and reads there is counted. */
+    @Test
+    void testBytesOfADaemonOfAnotherZoneAreCounted()
+            throws Exception
+    {
+        own.setZone("zone-1");
+        home.setZone("zone-2");
+        Map<String, String> inZone = new HashMap<>(PROPERTIES);
+        inZone.put("stopover.zone", "zone-1");
+        ExchangeManager node = Testing.manager(inZone, own, home);
+        try {
+            await(() -> own.probes.size() + home.probes.size() == 8);
+            Thread.sleep(50);
+            home.remembers = true;
+            assertThat(otherZoneBytes(node, 12)).as("own daemon").isEqualTo(List.of(0L, 0L));
+            own.close();
+            for (int pages : List.of(3, 12)) {
+                long bytes = LongStream.range(0, pages)
+                        .map(page -> Long.toString(page).length() + 20_000)
+                        .sum();
+                assertThat(otherZoneBytes(node, pages)).isEqualTo(List.of(bytes, bytes));
+            }
+        }
+        finally {
+            node.shutdown();
+        }
+    }
+
+    /** Bytes that a sink of these pages and a source of all of them count. */
+    private static List<Long> otherZoneBytes(ExchangeManager node, int pages)
+            throws Exception
+    {
+        Exchange exchange = exchange(node, 10, false);
+        ExchangeSink sink = Testing.sink(node, exchange, 0, 0);
+        finish(sink, pages);
+        exchange.sinkFinished(exchange.addSink(0), 0);
+        exchange.allRequiredSinksFinished();
+        ExchangeSource source = source(node, handles(exchange), Map.of(0, 0));
+        assertThat(readAll(source)).hasSize(pages);
+        exchange.close();
+        return List.of(
+                metric(sink.getMetrics().orElseThrow(), "StopoverSink.otherZoneBytes"),
+                metric(source.getMetrics().orElseThrow(), "StopoverSource.otherZoneBytes"));
     }
 
     @Test

@@ -24,6 +24,9 @@ import io.opentelemetry.context.Context;
 import java.io.IOException;
 import java.util.ArrayList;
 import java.util.Comparator;
+import java.util.HashMap;
+import java.util.HashSet;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -36,8 +39,10 @@ import static java.util.Objects.requireNonNull;
 
 /**
  * Plans source handles for the attempts that daemons have committed and still have in memory,
- * without a request to the base directories: all daemons are queried at once. The other attempts
- * are left to an ordinary plan; all of them, if the daemons do not answer.
+ * without a request to the base directories. The homes are queried first, each for the tasks of
+ * which it is a home, then all daemons for what no home knows: so what is sent for an exchange of
+ * small sinks does not grow with the number of daemons. The other attempts are left to an ordinary
+ * plan; all of them, if the daemons do not answer.
  */
 public final class HandlePlanner
 {
@@ -67,24 +72,56 @@ public final class HandlePlanner
         }
     }
 
-    /** What a plan is for. */
+    /**
+     * What a plan is for.
+     *
+     * @param homes the homes that sinks of each block of tasks were given
+     */
     public record Request(
             DescribedExchange exchange,
             boolean ordered,
             Map<Integer, Integer> attempts,
+            Map<Integer, Set<Home>> homes,
             long targetSize)
     {
         public Request
         {
             attempts = ImmutableMap.copyOf(attempts);
+            homes = ImmutableMap.copyOf(homes);
         }
     }
 
-    private record Answer(Daemon daemon, PlanFromMemory plan)
+    /** @param asked the attempts for which the daemon was queried */
+    private record Answer(Daemon daemon, Map<Integer, Integer> asked, PlanFromMemory plan)
     {
-        Set<Integer> known(Set<Integer> tasks)
+        Set<Integer> known()
         {
-            return ImmutableSet.copyOf(Sets.difference(tasks, plan.unknown()));
+            return Sets.difference(asked.keySet(), plan.unknown());
+        }
+
+        Set<Integer> unknown()
+        {
+            return Sets.intersection(asked.keySet(), plan.unknown());
+        }
+    }
+
+    /** A plan in progress. */
+    private static final class Progress
+    {
+        private final Map<Integer, Integer> rest;
+        private final List<HotHandle> handles = new ArrayList<>();
+        /** The tasks of whose attempt each daemon that has answered knows nothing. */
+        private final Map<Daemon, Set<Integer>> unknown = new HashMap<>();
+        private int requests;
+
+        private Progress(Map<Integer, Integer> attempts)
+        {
+            this.rest = new TreeMap<>(attempts);
+        }
+
+        private boolean knowsNoneOf(Daemon daemon, Set<Integer> tasks)
+        {
+            return unknown.getOrDefault(daemon, Set.of()).containsAll(tasks);
         }
     }
 
@@ -105,12 +142,50 @@ public final class HandlePlanner
     /** Ends within a few seconds, whatever the daemons do. */
     public Plan planFromMemory(Request request)
     {
+        Progress progress = new Progress(request.attempts());
+        List<Answer> ofHomes = askAll(request, attemptsByHome(request));
+        combine(request, ofHomes, progress);
+
+        Map<Integer, Integer> others = new TreeMap<>(progress.rest);
+        if (!request.ordered()) {
+            ofHomes.forEach(answer -> others.keySet().removeAll(answer.known()));
+        }
+        if (!others.isEmpty()) {
+            Map<Daemon, Map<Integer, Integer>> queries = new LinkedHashMap<>();
+            failover.daemons().rotation().in().stream()
+                    .filter(daemon -> !progress.knowsNoneOf(daemon, others.keySet()))
+                    .forEach(daemon -> queries.put(daemon, others));
+            combine(request, askAll(request, queries), progress);
+        }
+        Set<String> asked = progress.unknown.keySet().stream()
+                .filter(daemon -> progress.knowsNoneOf(daemon, progress.rest.keySet()))
+                .flatMap(daemon -> fleet.run(daemon).stream())
+                .collect(toImmutableSet());
+        return new Plan(progress.handles, progress.rest, asked, progress.requests);
+    }
+
+    private Map<Daemon, Map<Integer, Integer>> attemptsByHome(Request request)
+    {
+        Map<Daemon, Map<Integer, Integer>> attempts = new LinkedHashMap<>();
+        request.attempts().forEach((task, attempt) ->
+                request.homes().getOrDefault(Homes.block(task), Set.of()).stream()
+                        .flatMap(home -> fleet.find(home).stream())
+                        .filter(failover.daemons()::isInRotation)
+                        .forEach(daemon -> attempts
+                                .computeIfAbsent(daemon, _ -> new TreeMap<>())
+                                .put(task, attempt)));
+        return attempts;
+    }
+
+    /** Queries daemons, all at once; returns the answers, the most complete first. */
+    private List<Answer> askAll(Request request, Map<Daemon, Map<Integer, Integer>> queries)
+    {
         List<CompletableFuture<Optional<Answer>>> asked = new ArrayList<>();
-        for (Daemon daemon : failover.daemons().rotation().in()) {
+        queries.forEach((daemon, attempts) -> {
             CompletableFuture<Optional<Answer>> answer = new CompletableFuture<>();
             Thread.ofVirtual().name("stopover-plan").start(Context.current().wrap(() -> {
                 try {
-                    answer.complete(ask(daemon, request, request.attempts()));
+                    answer.complete(ask(daemon, request, attempts));
                 }
                 catch (Throwable t) {
                     log.warn(t, "Cannot plan from the memory of %s", daemon);
@@ -118,19 +193,18 @@ public final class HandlePlanner
                 }
             }));
             asked.add(answer);
-        }
-        List<Answer> answers = asked.stream()
+        });
+        return asked.stream()
                 .flatMap(answer -> answer.join().stream())
                 .sorted(Comparator.comparingInt(answer -> answer.plan().unknown().size()))
                 .toList();
-        return combine(request, answers);
     }
 
     private Optional<Answer> ask(Daemon daemon, Request request, Map<Integer, Integer> attempts)
     {
         try {
             return failover.once(daemon, _ -> request(daemon, request, attempts))
-                    .map(plan -> new Answer(daemon, plan));
+                    .map(plan -> new Answer(daemon, attempts, plan));
         }
         catch (IOException e) {
             log.debug(e, "Cannot plan from the memory of %s", daemon);
@@ -165,39 +239,36 @@ public final class HandlePlanner
      * Uses only one daemon for each attempt. An attempt that was committed at two daemons is in the
      * handles of both: the second one is queried again without the attempts of the first one.
      */
-    private Plan combine(Request request, List<Answer> answers)
+    private void combine(Request request, List<Answer> answers, Progress progress)
     {
-        Map<Integer, Integer> rest = new TreeMap<>(request.attempts());
-        List<HotHandle> handles = new ArrayList<>();
-        int requests = answers.size();
+        Map<Integer, Integer> rest = progress.rest;
+        progress.requests += answers.size();
         for (Answer first : answers) {
+            progress.unknown.computeIfAbsent(first.daemon(), _ -> new HashSet<>())
+                    .addAll(first.unknown());
             Answer answer = first;
-            Set<Integer> known = answer.known(request.attempts().keySet());
-            if (!rest.keySet().containsAll(known)) {
-                if (Sets.intersection(rest.keySet(), known).isEmpty()) {
-                    continue;
-                }
-                requests++;
-                Optional<Answer> again = ask(answer.daemon(), request, Map.copyOf(rest));
+            if (!rest.keySet().containsAll(answer.known())) {
+                Map<Integer, Integer> again = new TreeMap<>(rest);
+                again.keySet().retainAll(answer.known());
                 if (again.isEmpty()) {
                     continue;
                 }
-                answer = again.get();
-                known = answer.known(rest.keySet());
+                progress.requests++;
+                Optional<Answer> second = ask(answer.daemon(), request, again);
+                if (second.isEmpty()) {
+                    continue;
+                }
+                answer = second.get();
             }
-            if (known.isEmpty() || !isWorthIt(request, answer.plan(), handles.isEmpty())) {
+            if (answer.known().isEmpty()
+                    || !isWorthIt(request, answer, progress.handles.isEmpty())) {
                 continue;
             }
             Optional<Home> holder = homes.describe(answer.daemon());
-            answer.plan().handles().forEach(handle -> handles.add(new HotHandle(handle, holder)));
-            rest.keySet().removeAll(known);
+            answer.plan().handles().forEach(
+                    handle -> progress.handles.add(new HotHandle(handle, holder)));
+            rest.keySet().removeAll(answer.known());
         }
-        Set<String> asked = answers.stream()
-                .filter(answer -> Sets.intersection(
-                        rest.keySet(), answer.known(request.attempts().keySet())).isEmpty())
-                .flatMap(answer -> fleet.run(answer.daemon()).stream())
-                .collect(toImmutableSet());
-        return new Plan(handles, rest, asked, requests);
     }
 
     /** The runs of the daemons that {@link #planFromMemory} will ask, except one. */
@@ -209,12 +280,12 @@ public final class HandlePlanner
                 .collect(toImmutableSet());
     }
 
-    private static boolean isWorthIt(Request request, PlanFromMemory plan, boolean first)
+    private static boolean isWorthIt(Request request, Answer answer, boolean first)
     {
         if (request.ordered()) {
             // each partition of an ordered exchange is one handle
-            return plan.unknown().isEmpty();
+            return answer.known().containsAll(request.attempts().keySet());
         }
-        return first || plan.averageBytes() >= MIN_AVERAGE_BYTES;
+        return first || answer.plan().averageBytes() >= MIN_AVERAGE_BYTES;
     }
 }

@@ -52,6 +52,12 @@ public final class Homes
         this.fleet = requireNonNull(fleet, "fleet is null");
     }
 
+    /** The block of a task: the tasks of a block have the same homes. */
+    public static int block(int task)
+    {
+        return task / BLOCK;
+    }
+
     /**
      * The homes of a task, the best first: one in each zone that has daemons, as a worker uses no
      * home in another zone. Empty if this node has no daemon that other nodes can reach.
@@ -63,7 +69,7 @@ public final class Homes
             return List.of();
         }
         boolean oneMachine = all.stream().allMatch(daemon -> DaemonNames.isLoopback(daemon.uri()));
-        String subject = exchange + "/" + task / BLOCK;
+        String subject = exchange + "/" + block(task);
         Comparator<Candidate> byScore = Comparator.comparingLong(
                 candidate -> Rendezvous.score(subject, candidate.home().uri().toString()));
         Map<Optional<String>, Candidate> best = new HashMap<>();

@@ -46,8 +46,9 @@ public final class SinkWriter
     private final Supplier<Backoff> backoffs;
     private final Cancellation cancellation;
     private final SinkTotals totals = new SinkTotals();
-    /** Daemons that may hold pages of the attempt. */
+    /** Daemons that may hold the attempt, or pages of it. */
     private final Set<Daemon> touched = new LinkedHashSet<>();
+    private final Declaration declaration = new Declaration();
     /** The daemon that accepted the first batch. */
     private Daemon owner;
     /** The daemon that has yet to answer the first batch; null before and afterwards. */
@@ -86,7 +87,11 @@ public final class SinkWriter
      */
     public void declareSink()
     {
-        failover.tryOnce(home.orElseGet(failover.daemons()::preferred), daemon -> {
+        Daemon target = home.orElseGet(failover.daemons()::preferred);
+        if (!declaration.start(target)) {
+            return;
+        }
+        failover.tryOnce(target, daemon -> {
             try {
                 client.declareSink(daemon, sink, new Cancellation());
             }
@@ -98,6 +103,7 @@ public final class SinkWriter
             }
             return null;
         });
+        declaration.sent().ifPresent(this::withdrawAt);
     }
 
     /** Requests that carried a batch or a finish. */
@@ -149,6 +155,7 @@ public final class SinkWriter
             client.abort(daemon, sink, new Cancellation());
             return null;
         }));
+        withdraw();
     }
 
     private boolean commitAtHome(Daemon daemon, Optional<PageBatch> batch)
@@ -198,7 +205,7 @@ public final class SinkWriter
         if (owner == null) {
             owner = failover.call(
                     daemon -> sendFirst(daemon, batch, false), backoffs.get(), cancellation);
-            home.filter(daemon -> !touched.contains(daemon)).ifPresent(this::withdraw);
+            withdraw();
         }
         else {
             failover.callPinned(
@@ -215,7 +222,13 @@ public final class SinkWriter
         totals.add(batch);
     }
 
-    private void withdraw(Daemon daemon)
+    /** Withdraws what was declared at a daemon that will not get the attempt. */
+    private void withdraw()
+    {
+        declaration.withdrawUnlessAt(touched).ifPresent(this::withdrawAt);
+    }
+
+    private void withdrawAt(Daemon daemon)
     {
         failover.inBackground(daemon, _ -> {
             client.withdrawSink(daemon, sink, new Cancellation());
@@ -274,28 +287,29 @@ public final class SinkWriter
     {
         operations++;
         if (owner == null) {
-            failover.call(this::finishAt, backoffs.get(), cancellation);
+            touched.add(failover.call(this::finishAt, backoffs.get(), cancellation));
         }
         else {
             failover.callPinned(pin(owner, true), this::finishAt, backoffs.get(), cancellation);
         }
     }
 
-    private Void finishAt(Daemon daemon)
+    private Daemon finishAt(Daemon daemon)
             throws IOException
     {
         requests++;
         client.finish(daemon, sink, totals, cancellation);
-        return null;
+        return daemon;
     }
 
     /**
-     * Aborts the attempt at every daemon that may hold pages of it. The exchange's close deletes
-     * what remains if this fails.
+     * Aborts the attempt at every daemon that may hold it, and withdraws its declaration.
+     * The exchange's close deletes what remains if this fails.
      */
     public void abort(Backoff backoff, Cancellation abortCancellation)
             throws IOException
     {
+        withdraw();
         IOException failure = null;
         for (Daemon daemon : touched) {
             try {

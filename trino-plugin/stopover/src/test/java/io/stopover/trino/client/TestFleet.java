@@ -24,7 +24,10 @@ import java.io.IOException;
 import java.net.InetAddress;
 import java.net.URI;
 import java.net.UnknownHostException;
+import java.util.HashMap;
+import java.util.HashSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 
@@ -68,10 +71,15 @@ class TestFleet
 
     private Fleet fleet(StopoverConfig config)
     {
+        return fleet(config, "node-1");
+    }
+
+    private Fleet fleet(StopoverConfig config, String node)
+    {
         transport = new HttpTransport(
                 config, new StopoverTlsConfig(), new Token(config), this::resolve);
         daemons = new Daemons(config);
-        return new Fleet(config, new DaemonProbe(transport, config), daemons, "node-1", clock);
+        return new Fleet(config, new DaemonProbe(transport, config), daemons, node, clock);
     }
 
     private Fleet fleet(String uris)
@@ -128,6 +136,60 @@ class TestFleet
         clock.advance(Fleet.LOOKUP_INTERVAL_NANOS);
         fleet.lookUp();
         assertThat(daemons.all()).as("DNS fails").hasSize(2);
+    }
+
+    /** Daemons on loopback addresses are all on the own machine, and used as configured. */
+    @Test
+    void testNodesOfANameSpreadOverItsAddresses()
+            throws Exception
+    {
+        addresses = new InetAddress[] {address(1), address(2), address(3), address(4)};
+        Map<InetAddress, Integer> nodes = new HashMap<>();
+        for (int node = 0; node < 30; node++) {
+            Fleet fleet = fleet(new StopoverConfig().setUris(pool.toString()), "node-" + node);
+            fleet.lookUp();
+            assertThat(daemons.all()).hasSize(4);
+            nodes.merge(daemons.preferred().address().orElseThrow(), 1, Integer::sum);
+            transport.close();
+        }
+        assertThat(nodes).containsOnlyKeys(addresses);
+        assertThat(nodes.values()).allSatisfy(count -> assertThat(count).isLessThan(16));
+    }
+
+    private static InetAddress address(int last)
+            throws UnknownHostException
+    {
+        return InetAddress.getByAddress(new byte[] {10, 0, 0, (byte) last});
+    }
+
+    /** The constructor that the plugin uses. */
+    @Test
+    void testNodeIdOfTrinoDecidesThePreference()
+            throws Exception
+    {
+        addresses = new InetAddress[] {address(1), address(2), address(3), address(4)};
+        Set<Daemon> preferred = new HashSet<>();
+        String before = System.getProperty("node.id");
+        StopoverConfig config = new StopoverConfig().setUris(pool.toString());
+        transport = new HttpTransport(
+                config, new StopoverTlsConfig(), new Token(config), this::resolve);
+        try {
+            for (int node = 0; node < 30; node++) {
+                System.setProperty("node.id", "node-" + node);
+                daemons = new Daemons(config);
+                new Fleet(config, new DaemonProbe(transport, config), daemons).lookUp();
+                preferred.add(daemons.preferred());
+            }
+        }
+        finally {
+            if (before == null) {
+                System.clearProperty("node.id");
+            }
+            else {
+                System.setProperty("node.id", before);
+            }
+        }
+        assertThat(preferred).hasSize(4);
     }
 
     @Test

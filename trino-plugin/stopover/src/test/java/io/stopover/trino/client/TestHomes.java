@@ -28,6 +28,7 @@ import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Set;
 import java.util.UUID;
 import java.util.stream.IntStream;
@@ -90,7 +91,12 @@ class TestHomes
     private Node nodeOfAll()
             throws IOException
     {
-        return node(fakes.stream().map(fake -> fake.uri().toString()).collect(joining(",")));
+        return node(uris());
+    }
+
+    private String uris()
+    {
+        return fakes.stream().map(fake -> fake.uri().toString()).collect(joining(","));
     }
 
     @AfterEach
@@ -231,22 +237,47 @@ class TestHomes
     void testEachZoneHasAHomeAndAWorkerUsesThatOfItsOwn()
             throws Exception
     {
+        setZones();
+        Node coordinator = nodeOfAll();
+        // its preferred daemon, the first one, is in the other zone
+        Node worker = node(new StopoverConfig().setUris(uris()).setZone("zone-1"));
+        Set<String> firstZones = new HashSet<>();
+        for (int i = 0; i < 50; i++) {
+            List<Home> homes = coordinator.homes().choose("exchange-" + i, 0);
+            assertThat(homes).extracting(home -> zone(worker, Daemon.of(home.uri())))
+                    .containsExactlyInAnyOrder("zone-0", "zone-1");
+            firstZones.add(zone(worker, Daemon.of(homes.getFirst().uri())));
+            Daemon found = worker.homes().find(homes).orElseThrow();
+            assertThat(zone(worker, found)).isEqualTo("zone-1");
+        }
+        assertThat(firstZones).as("the zone of the best home").hasSize(2);
+    }
+
+    @Test
+    void testWorkerReadsFromTheMemoryOfDaemonsOfItsZoneOnly()
+            throws Exception
+    {
+        setZones();
+        Node coordinator = nodeOfAll();
+        Node worker = node(new StopoverConfig().setUris(uris()).setZone("zone-1"));
+        for (Daemon daemon : coordinator.daemons().all()) {
+            Home holder = coordinator.homes().describe(daemon).orElseThrow();
+            assertThat(worker.homes().find(List.of(holder))).isEqualTo(
+                    zone(worker, daemon).equals("zone-1")
+                            ? Optional.of(daemon)
+                            : Optional.empty());
+        }
+    }
+
+    private void setZones()
+    {
         for (int i = 0; i < DAEMONS; i++) {
             fakes.get(i).setZone("zone-" + i % 2);
         }
-        Node coordinator = nodeOfAll();
-        List<Home> homes = coordinator.homes().choose("exchange", 0);
-        assertThat(homes).hasSize(2);
-        String preferred = fakes.get(0).uri().equals(homes.get(0).uri())
-                || fakes.get(0).uri().equals(homes.get(1).uri())
-                ? fakes.get(2).uri().toString()
-                : fakes.get(0).uri().toString();
-        Node worker = node(new StopoverConfig()
-                .setUris(preferred + ","
-                        + coordinator.daemons().all().stream().map(Daemon::toString)
-                                .collect(joining(",")))
-                .setZone("zone-1"));
-        Daemon found = worker.homes().find(homes).orElseThrow();
-        assertThat(worker.fleet().info(found).orElseThrow().zone()).contains("zone-1");
+    }
+
+    private static String zone(Node node, Daemon daemon)
+    {
+        return node.fleet().info(daemon).flatMap(DaemonInfo::zone).orElseThrow();
     }
 }

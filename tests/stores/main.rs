@@ -92,7 +92,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
         false => Vec::new(),
     };
     for &kind in &kinds {
-        for &check in &checks {
+        for &check in checks.iter().filter(|check| check.applies_to(kind)) {
             let title = format!("{} {}", kind.name(), check.name());
             println!("---- {title} ----");
             let began = Instant::now();

@@ -132,6 +132,9 @@ impl Table {
         for kind in Kind::ALL {
             let mut versions: Vec<_> = self.0.iter().filter(|e| e.store == kind.name()).collect();
             versions.dedup_by_key(|entry| entry.version.clone());
+            if versions.is_empty() {
+                continue;
+            }
             let versions: Vec<_> = versions.iter().map(|entry| &*entry.version).collect();
             let (service, name) = (kind.service(), kind.name());
             let _ = write!(text, "\n| {service}: {name} {} |", versions.join(", "));

@@ -154,6 +154,8 @@ pub struct Emulator {
     data: PathBuf,
     log: PathBuf,
     process: Option<Process>,
+    /// The folder of its certificate and key, where it uses TLS.
+    certificates: Option<PathBuf>,
     _translator: Option<gcs_xml::Translator>,
     hdfs: Option<hdfs::Hdfs>,
 }
@@ -165,8 +167,25 @@ impl Emulator {
         Self::start_at(kind, port, data, logs).await
     }
 
+    /// The same over TLS, on MinIO, with `public.crt` and `private.key` of a folder. A bucket there
+    /// is a folder below `data`.
+    pub async fn start_tls(data: &Path, logs: &Path, certificates: &Path) -> Result<Self> {
+        let (kind, port) = (Kind::Minio, free_ports(1)?[0]);
+        Self::start_with(kind, port, data, logs, Some(certificates.to_owned())).await
+    }
+
     /// The same at a given port.
     pub async fn start_at(kind: Kind, port: u16, data: &Path, logs: &Path) -> Result<Self> {
+        Self::start_with(kind, port, data, logs, None).await
+    }
+
+    async fn start_with(
+        kind: Kind,
+        port: u16,
+        data: &Path,
+        logs: &Path,
+        certificates: Option<PathBuf>,
+    ) -> Result<Self> {
         let (inner, translator) = match kind {
             Kind::FakeGcs => {
                 let inner = free_ports(1)?[0];
@@ -186,6 +205,7 @@ impl Emulator {
             data: data.to_owned(),
             log: logs.join(format!("{}.log", kind.name())),
             process: None,
+            certificates,
             _translator: translator,
             hdfs,
         };
@@ -269,6 +289,9 @@ impl Emulator {
                     .env("MINIO_KMS_SECRET_KEY", KMS_KEY)
                     .env("MINIO_BROWSER", "off")
                     .env("MINIO_UPDATE", "off");
+                if let Some(certificates) = &self.certificates {
+                    command.arg("--certs-dir").arg(certificates);
+                }
             }
             Kind::Azurite => {
                 command

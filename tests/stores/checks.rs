@@ -21,6 +21,7 @@ use stopover::store::Retention;
 use crate::emulators::{Emulator, KMS_KEY_NAME, Kind};
 use crate::proxy::Proxy;
 use crate::storage_conformance;
+use crate::tls::Authority;
 
 /// Kills of daemons in a short soak. While Azurite answers, few attempts are open that a kill could
 /// lose: it needs more.
@@ -373,11 +374,49 @@ async fn encryption(kind: Kind, work: &Path) -> Result<String> {
         ("aws_sse_kms_key_id", "no-such-key"),
     ];
     let refused = probed(base(kind, emulator.port, &unknown)).await.is_err();
-    match works[..] {
-        [] => Ok("ignored by the server".into()),
-        _ => {
-            ensure!(refused, "a key that does not exist is accepted");
-            Ok(works.join(", "))
-        }
+    if works.is_empty() {
+        return Ok("ignored by the server".into());
     }
+    ensure!(refused, "a key that does not exist is accepted");
+    customer_key(work).await?;
+    works.push("SSE-C");
+    Ok(works.join(", "))
+}
+
+/// Keys of the client's own (SSE-C) on MinIO, which takes them over TLS only: a base directory is
+/// used with the key with which it was written, and with no other.
+async fn customer_key(work: &Path) -> Result<()> {
+    const KEYS: [&str; 2] = [
+        "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+        "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=",
+    ];
+    let (data, certificates) = (work.join("tls-data"), work.join("tls"));
+    std::fs::create_dir_all(data.join(BUCKET))?;
+    std::fs::create_dir_all(&certificates)?;
+    let authority = Authority::new();
+    let server = authority.server();
+    let ca = certificates.join("ca.pem");
+    std::fs::write(certificates.join("public.crt"), server.certificate)?;
+    std::fs::write(certificates.join("private.key"), server.key)?;
+    std::fs::write(&ca, authority.certificate())?;
+    let emulator = Emulator::start_tls(&data, work, &certificates).await?;
+    let endpoint = format!("https://localhost:{}", emulator.port);
+    let ca = ca.display().to_string();
+    let tried = async |key: Option<&str>| {
+        let mut options = vec![("endpoint", &*endpoint), ("ca_file", &*ca)];
+        options.extend(key.map(|_| ("aws_server_side_encryption", "sse-c")));
+        options.extend(key.map(|key| ("aws_sse_customer_key_base64", key)));
+        probed(base(Kind::Minio, emulator.port, &options)).await
+    };
+    let storage = tried(Some(KEYS[0])).await?;
+    let (exchange, content) = ("encrypted".parse()?, Bytes::from(vec![7; 100_000]));
+    let put = storage.put_segment(&exchange, segment(1), vec![content.clone()]);
+    let at = put.await?;
+    ensure!(storage.get_range(&at, 0..100_000).await? == content);
+    for other in [Some(KEYS[1]), None] {
+        let opened = tried(other).await;
+        ensure!(opened.is_err(), "it works with the key {other:?}");
+    }
+    storage.remove_exchange(&exchange).await?;
+    Ok(())
 }

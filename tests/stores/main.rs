@@ -25,6 +25,9 @@ mod proxy;
 #[path = "../storage_conformance/mod.rs"]
 mod storage_conformance;
 mod table;
+#[path = "../it/support/tls.rs"]
+#[allow(dead_code)] // not all of it is used here
+mod tls;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -20,7 +20,7 @@ const DATA_NODES: usize = 3;
 /// Small, and quick to start.
 const JVM_OPTIONS: [&str; 3] = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
 /// Folders that all exchanges share, which stay.
-const SHARED: [&str; 4] = ["", "v2/markers/", "v2/segments/", "v2/probes/"];
+const SHARED: [&str; 3] = ["v2/markers/", "v2/segments/", "v2/probes/"];
 const NAME_NODE: &str = "org.apache.hadoop.hdfs.server.namenode.NameNode";
 const DATA_NODE: &str = "org.apache.hadoop.hdfs.server.datanode.DataNode";
 
@@ -177,7 +177,8 @@ impl Hdfs {
             let found = self.get(&path).await?;
             let entries = found["FileStatuses"]["FileStatus"].as_array();
             let entries = entries.map_or(&[][..], Vec::as_slice);
-            if entries.is_empty() && !SHARED.contains(&&*folder) {
+            let is_shared = folder.is_empty() || SHARED.iter().any(|name| folder.ends_with(name));
+            if entries.is_empty() && !is_shared {
                 keys.push(folder.clone());
             }
             for entry in entries {

@@ -23,11 +23,11 @@ use crate::proxy::Proxy;
 use crate::storage_conformance;
 use crate::tls::Authority;
 
-/// Kills of daemons in a short soak. While Azurite answers, few attempts are open that a kill could
-/// lose: it needs more.
+/// Kills of daemons in a short soak. While Azurite and HDFS answer, few attempts are open that a
+/// kill could lose: they need more.
 fn kills(kind: Kind) -> &'static str {
     match kind {
-        Kind::Azurite => "20",
+        Kind::Azurite | Kind::Hadoop => "20",
         _ => "8",
     }
 }

@@ -18,7 +18,16 @@ use crate::{base, fault};
 
 /// A server with a certificate of this CA, which may demand one of its clients.
 pub fn server_config(authority: &Authority, wants_clients: bool) -> ServerConfig {
-    let Identity { certificate, key } = authority.server();
+    server_config_of(authority, &authority.server(), wants_clients)
+}
+
+/// The same with this certificate.
+pub fn server_config_of(
+    authority: &Authority,
+    server: &Identity,
+    wants_clients: bool,
+) -> ServerConfig {
+    let Identity { certificate, key } = server;
     let chain = CertificateDer::pem_slice_iter(certificate.as_bytes());
     let chain = chain.collect::<Result<Vec<_>, _>>().unwrap();
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();

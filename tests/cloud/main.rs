@@ -17,6 +17,7 @@ mod fake_s3;
 #[allow(dead_code)] // not all of it is used here
 mod frames;
 mod gate;
+mod google;
 mod headers;
 mod issuer;
 #[path = "../it/support/process.rs"]

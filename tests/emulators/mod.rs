@@ -4,10 +4,12 @@
 //! under test. Does not: fetch the programs (`tests/lib/fetch.sh`) or test anything. Invariant: a
 //! server ends with its [`Emulator`].
 //!
+//! HDFS is several processes (`hdfs`); the one that is killed and restarted here is its NameNode.
 //! Google's XML interface, which clients use, is incomplete in fake-gcs-server; `gcs_xml` completes
 //! it with requests of the JSON interface.
 
 mod gcs_xml;
+mod hdfs;
 mod objects;
 
 use std::path::{Path, PathBuf};
@@ -38,10 +40,18 @@ pub enum Kind {
     Azurite,
     #[value(name = "fake-gcs-server")]
     FakeGcs,
+    #[value(name = "hadoop", alias = "hdfs")]
+    Hadoop,
 }
 
 impl Kind {
-    pub const ALL: [Self; 4] = [Self::Versitygw, Self::Minio, Self::Azurite, Self::FakeGcs];
+    pub const ALL: [Self; 5] = [
+        Self::Versitygw,
+        Self::Minio,
+        Self::Azurite,
+        Self::FakeGcs,
+        Self::Hadoop,
+    ];
 
     /// What `tests/lib/fetch.sh` calls it.
     pub fn name(self) -> &'static str {
@@ -50,6 +60,7 @@ impl Kind {
             Self::Minio => "minio",
             Self::Azurite => "azurite",
             Self::FakeGcs => "fake-gcs-server",
+            Self::Hadoop => "hadoop",
         }
     }
 
@@ -59,6 +70,7 @@ impl Kind {
             Self::Versitygw | Self::Minio => "S3",
             Self::Azurite => "Azure",
             Self::FakeGcs => "GCS",
+            Self::Hadoop => "HDFS",
         }
     }
 
@@ -66,11 +78,13 @@ impl Kind {
         fetched_version(self.name())
     }
 
-    pub fn uri(self, bucket: &str) -> String {
+    /// Of a bucket, or of a folder of the HDFS whose NameNode is reached at this port.
+    pub fn uri(self, bucket: &str, port: u16) -> String {
         let scheme = match self {
             Self::Versitygw | Self::Minio => "s3",
             Self::Azurite => "az",
             Self::FakeGcs => "gs",
+            Self::Hadoop => return format!("hdfs://127.0.0.1:{port}/{bucket}"),
         };
         format!("{scheme}://{bucket}")
     }
@@ -102,12 +116,13 @@ impl Kind {
                 ("allow_http", "true".into()),
                 ("google_bearer_token", "test".into()),
             ],
+            Self::Hadoop => Vec::new(),
         }
     }
 
     /// A `[[base_directory]]` table of a daemon's configuration.
     pub fn table(self, bucket: &str, port: u16, more: &[(&str, &str)]) -> String {
-        let uri = self.uri(bucket);
+        let uri = self.uri(bucket, port);
         let options = self.options(port).into_iter();
         let more = more.iter().map(|(name, value)| (*name, (*value).into()));
         let lines = options.chain(more).map(|(name, value): (_, String)| {
@@ -124,7 +139,7 @@ impl Kind {
     /// Whether it keeps what it acknowledged when it is killed. Azurite writes its index every few
     /// seconds, and fake-gcs-server an object and its metadata one after the other.
     pub fn survives_kills(self) -> bool {
-        matches!(self, Self::Versitygw | Self::Minio)
+        matches!(self, Self::Versitygw | Self::Minio | Self::Hadoop)
     }
 }
 
@@ -133,12 +148,16 @@ pub struct Emulator {
     pub kind: Kind,
     /// Where clients reach it.
     pub port: u16,
-    /// Where the server itself listens; another one if requests are translated on their way.
+    /// Where the server itself answers HTTP; another one if requests are translated on their way,
+    /// or if it speaks another protocol to clients.
     inner: u16,
     data: PathBuf,
     log: PathBuf,
     process: Option<Process>,
+    /// The folder of its certificate and key, where it uses TLS.
+    certificates: Option<PathBuf>,
     _translator: Option<gcs_xml::Translator>,
+    hdfs: Option<hdfs::Hdfs>,
 }
 
 impl Emulator {
@@ -148,14 +167,36 @@ impl Emulator {
         Self::start_at(kind, port, data, logs).await
     }
 
+    /// The same over TLS, on MinIO, with `public.crt` and `private.key` of a folder. A bucket there
+    /// is a folder below `data`.
+    pub async fn start_tls(data: &Path, logs: &Path, certificates: &Path) -> Result<Self> {
+        let (kind, port) = (Kind::Minio, free_ports(1)?[0]);
+        Self::start_with(kind, port, data, logs, Some(certificates.to_owned())).await
+    }
+
     /// The same at a given port.
     pub async fn start_at(kind: Kind, port: u16, data: &Path, logs: &Path) -> Result<Self> {
+        Self::start_with(kind, port, data, logs, None).await
+    }
+
+    async fn start_with(
+        kind: Kind,
+        port: u16,
+        data: &Path,
+        logs: &Path,
+        certificates: Option<PathBuf>,
+    ) -> Result<Self> {
         let (inner, translator) = match kind {
             Kind::FakeGcs => {
                 let inner = free_ports(1)?[0];
                 (inner, Some(gcs_xml::Translator::start(port, inner)?))
             }
+            Kind::Hadoop => (free_ports(1)?[0], None),
             _ => (port, None),
+        };
+        let hdfs = match kind {
+            Kind::Hadoop => Some(hdfs::Hdfs::create(data, logs, port, inner)?),
+            _ => None,
         };
         let mut emulator = Self {
             kind,
@@ -164,9 +205,12 @@ impl Emulator {
             data: data.to_owned(),
             log: logs.join(format!("{}.log", kind.name())),
             process: None,
+            certificates,
             _translator: translator,
+            hdfs,
         };
         emulator.restart().await?;
+        emulator.restart_data_nodes().await?;
         Ok(emulator)
     }
 
@@ -186,10 +230,40 @@ impl Emulator {
         .await
         .with_context(|| format!("see {}", self.log.display()))?;
         self.process = Some(process);
-        Ok(())
+        match &self.hdfs {
+            Some(hdfs) => hdfs.wait_until_up().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Starts the DataNodes that do not run, and waits until HDFS works; nothing elsewhere.
+    pub async fn restart_data_nodes(&mut self) -> Result<()> {
+        match &mut self.hdfs {
+            Some(hdfs) => {
+                hdfs.start_data_nodes()?;
+                hdfs.wait_until_up().await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// How many files and folders clients have deleted on HDFS.
+    pub async fn deletes(&self) -> Result<u64> {
+        let hdfs = self.hdfs.as_ref().context("it counts no deletes")?;
+        hdfs.deletes().await
+    }
+
+    /// Kills one of the DataNodes; nothing elsewhere.
+    pub fn kill_data_node(&mut self, number: usize) {
+        if let Some(hdfs) = &mut self.hdfs {
+            hdfs.kill_data_node(number);
+        }
     }
 
     fn command(&self) -> Result<Command> {
+        if let Some(hdfs) = &self.hdfs {
+            return hdfs.name_node();
+        }
         let program = fetch(self.kind.name())?;
         let (port, data) = (self.inner.to_string(), &self.data);
         let address = format!("127.0.0.1:{port}");
@@ -215,6 +289,9 @@ impl Emulator {
                     .env("MINIO_KMS_SECRET_KEY", KMS_KEY)
                     .env("MINIO_BROWSER", "off")
                     .env("MINIO_UPDATE", "off");
+                if let Some(certificates) = &self.certificates {
+                    command.arg("--certs-dir").arg(certificates);
+                }
             }
             Kind::Azurite => {
                 command
@@ -229,6 +306,7 @@ impl Emulator {
                     .args(["-backend", "filesystem", "-filesystem-root"])
                     .arg(data);
             }
+            Kind::Hadoop => unreachable!("its processes are those of `hdfs`"),
         }
         Ok(command)
     }
@@ -264,6 +342,9 @@ impl Emulator {
 
     /// The keys of all objects in a bucket.
     pub async fn keys(&self, bucket: &str) -> Result<Vec<String>> {
-        objects::keys(self.kind, self.port, bucket).await
+        match &self.hdfs {
+            Some(hdfs) => hdfs.keys(bucket).await,
+            None => objects::keys(self.kind, self.port, bucket).await,
+        }
     }
 }

@@ -51,6 +51,8 @@ pub async fn create(kind: Kind, port: u16, bucket: &str) -> Result<()> {
             .await
             .map(drop)
         }
+        // Daemons create their folders.
+        Kind::Hadoop => Ok(()),
     }
     .with_context(|| format!("{}: creating the bucket {bucket}", kind.name()))
 }
@@ -64,7 +66,7 @@ pub async fn keep_versions(kind: Kind, port: u16, bucket: &str) -> Result<bool> 
             s3(port, &path, enabled).await?;
             Ok(true)
         }
-        Kind::Azurite | Kind::FakeGcs => Ok(false),
+        Kind::Azurite | Kind::FakeGcs | Kind::Hadoop => Ok(false),
     }
 }
 
@@ -146,6 +148,7 @@ fn client(kind: Kind, port: u16, bucket: &str) -> Result<Box<dyn ObjectStore>> {
                 .with_bearer_token("test")
                 .build()?,
         ),
+        Kind::Hadoop => anyhow::bail!("it has no interface of an object store"),
     })
 }
 

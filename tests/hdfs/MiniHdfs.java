@@ -1,7 +1,8 @@
 // A small HDFS for the tests: one process with one or two NameNodes and some DataNodes.
 //
-//   java -cp 'FOLDER/*' MiniHdfs.java --folder DIR [--datanodes N] [--ha]
+//   java -cp 'FOLDER/*' MiniHdfs.java --folder DIR [--datanodes N] [--ha] [--conf FILE]
 //
+// FILE is a configuration of Hadoop that is added to its own.
 // Prints `namenode INDEX PORT` for each NameNode, then `ready`. Then each line of standard input is
 // a command, answered by `done`, or by `failed` and the reason: see `execute`. It ends with its
 // standard input.
@@ -40,18 +41,24 @@ public final class MiniHdfs
         File folder = null;
         int dataNodes = 1;
         boolean highlyAvailable = false;
+        Path more = null;
         for (int i = 0; i < args.length; i++) {
             switch (args[i]) {
                 case "--folder" -> folder = new File(args[++i]);
                 case "--datanodes" -> dataNodes = Integer.parseInt(args[++i]);
                 case "--ha" -> highlyAvailable = true;
+                case "--conf" -> more = new Path(args[++i]);
                 default -> throw new IllegalArgumentException(args[i]);
             }
         }
         MiniDFSNNTopology topology = highlyAvailable
                 ? MiniDFSNNTopology.simpleHATopology()
                 : MiniDFSNNTopology.simpleSingleNN(0, 0);
-        MiniDFSCluster cluster = new MiniDFSCluster.Builder(configuration(dataNodes), folder)
+        Configuration conf = configuration(dataNodes);
+        if (more != null) {
+            conf.addResource(more);
+        }
+        MiniDFSCluster cluster = new MiniDFSCluster.Builder(conf, folder)
                 .nnTopology(topology)
                 .numDataNodes(dataNodes)
                 .build();

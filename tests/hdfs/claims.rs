@@ -66,6 +66,7 @@ pub async fn all(cluster: &mut Cluster) {
     what_others_wrote_is_never_touched(cluster).await;
     what_is_acknowledged_is_on_disks(cluster).await;
     faults_are_told_with_the_way_out(cluster).await;
+    what_failed_puts_left_is_removed_however_often_that_fails(cluster).await;
     a_name_node_that_restarts_loses_nothing(cluster).await;
 }
 
@@ -224,12 +225,18 @@ pub async fn temporaries_of_dead_writers_are_removed_and_those_of_others_stay(
     let client = raw(cluster);
     let closed = client.create(&temporary(2), WriteOptions::default()).await;
     closed.unwrap().close().await.unwrap();
-    let mut writing = client
-        .create(&temporary(3), WriteOptions::default())
-        .await
-        .unwrap();
-    writing.write_bytes(bytes("content")).await.unwrap();
-    writing.hsync().await.unwrap();
+    let of_one_writer = [0, 1].map(|n| {
+        let suffix = keys::temporary_suffix(3, n);
+        format!("/stale/{}{suffix}", segment(3 + n))
+    });
+    let mut open = Vec::new();
+    for path in &of_one_writer {
+        let writing = client.create(path, WriteOptions::default()).await;
+        let mut writing = writing.unwrap();
+        writing.write_bytes(bytes("content")).await.unwrap();
+        writing.hsync().await.unwrap();
+        open.push(writing);
+    }
     let listed = store.list(&keys::all()).await.unwrap();
     assert_eq!(listed.len(), 1, "temporaries are no objects: {listed:?}");
     assert_eq!(
@@ -248,7 +255,9 @@ pub async fn temporaries_of_dead_writers_are_removed_and_those_of_others_stay(
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     cluster.run("lease-limit 60000");
-    assert_eq!(removed, 1);
+    // Both at once: the test of the first one renews the lease of both.
+    assert_eq!(removed, 2);
+    drop(open);
     let left = store.get_tail(&segment(1), 10).await.unwrap();
     assert_eq!(&left.bytes[..], b"kept");
 }
@@ -328,6 +337,28 @@ pub async fn faults_are_told_with_the_way_out(cluster: &mut Cluster) {
         full.full && full.to_string().contains("raise the quota"),
         "{full}"
     );
+}
+
+/// Found by the soak: where the NameNode was away when several puts had failed, all but the first
+/// were forgotten. As the process lives and renews its leases, no sweep ever found them abandoned.
+pub async fn what_failed_puts_left_is_removed_however_often_that_fails(cluster: &mut Cluster) {
+    let store = store(cluster.base("/left"));
+    let put = async |n| store.put(&segment(n), vec![bytes("x")]).await;
+    put(0).await.unwrap();
+    cluster.run("space-quota 1000 /left");
+    let failed = futures::future::join_all((1..5).map(put)).await;
+    assert!(failed.iter().all(Result::is_err), "{failed:?}");
+    cluster.run("enter-safe-mode");
+    for n in 5..7 {
+        put(n).await.unwrap_err();
+    }
+    cluster.run("leave-safe-mode");
+    cluster.run("space-quota -1 /left");
+    put(7).await.unwrap();
+    let folder = format!("/left/{}", keys::segments(&exchange()));
+    let mut left = names(&raw(cluster), &folder).await;
+    left.retain(|name| !name.ends_with(".seg"));
+    assert_eq!(left, [] as [&str; 0]);
 }
 
 pub async fn a_name_node_that_restarts_loses_nothing(cluster: &mut Cluster) {

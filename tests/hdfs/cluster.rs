@@ -20,7 +20,7 @@ pub struct Cluster {
     pub folder: tempfile::TempDir,
 }
 
-fn needed(variable: &str, program: &str) -> std::path::PathBuf {
+pub fn needed(variable: &str, program: &str) -> std::path::PathBuf {
     let value = std::env::var_os(variable);
     let value = value.unwrap_or_else(|| {
         panic!("{variable} is not set: set it to what tests/lib/fetch.sh {program} prints")
@@ -31,17 +31,18 @@ fn needed(variable: &str, program: &str) -> std::path::PathBuf {
 impl Cluster {
     /// Starts one with these arguments besides its folder.
     pub fn start(arguments: &[&str]) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), &[], arguments)
+    }
+
+    /// The same in a folder, with these options of the JVM.
+    pub fn start_in(folder: tempfile::TempDir, jvm: &[&str], arguments: &[&str]) -> Self {
         let jars = needed("STOPOVER_TEST_HADOOP", "hadoop");
         let java = needed("STOPOVER_TEST_JDK", "jdk").join("bin/java");
-        let folder = tempfile::tempdir().unwrap();
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/hdfs/MiniHdfs.java");
         let mut process = Command::new(&java)
-            .args([
-                "-Xmx400m",
-                "-XX:+UseSerialGC",
-                "-XX:TieredStopAtLevel=1",
-                "-cp",
-            ])
+            .args(["-Xmx400m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+            .args(jvm)
+            .arg("-cp")
             .arg(format!("{}/*", jars.display()))
             .arg(source)
             .arg("--folder")

@@ -1,12 +1,18 @@
 //! The conformance suite and HDFS's own behaviour over a real HDFS.
 //!
-//! `STOPOVER_TEST_HADOOP` names the folder of Hadoop's jars, `STOPOVER_TEST_JDK` a JDK. Without
-//! them every test here fails: a suite that silently skips its subject proves nothing.
+//! `STOPOVER_TEST_HADOOP` names the folder of Hadoop's jars, `STOPOVER_TEST_KDC` that of a KDC's,
+//! `STOPOVER_TEST_JDK` a JDK. Without them every test here fails: a suite that silently skips its
+//! subject proves nothing.
 
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // numbers of the tests' own
 
 mod claims;
 mod cluster;
+mod kerberos;
+#[path = "../it/support/process.rs"]
+#[allow(dead_code)] // not all of it is used here
+mod process;
+mod smoke;
 #[path = "../storage_conformance/mod.rs"]
 mod storage_conformance;
 
@@ -50,4 +56,21 @@ async fn writers_and_nodes_that_fail_lose_nothing() {
 async fn a_nameservice_survives_one_of_its_name_nodes() {
     let mut cluster = Cluster::start(&["--datanodes", "1", "--ha"]);
     claims::the_other_name_node_takes_over(&mut cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_goes_in_and_comes_out_with_curl() {
+    let cluster = Cluster::start(&["--datanodes", "2"]);
+    let uri = cluster.base("/smoke/base").uri;
+    smoke::passes(&format!("[[base_directory]]\nuri = \"{uri}\"\n"), &[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keytab_signs_in_and_whoever_has_none_is_told_what_to_set() {
+    kerberos::all("authentication");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_kerberos_protects_is_encrypted_where_the_cluster_wants_that() {
+    kerberos::all("privacy");
 }

@@ -5,7 +5,7 @@
 #   tests/lib/fetch.sh versitygw   the S3 server of the tests, built with Go
 #   tests/lib/fetch.sh minio, fake-gcs-server  other servers of the tests, built with Go
 #   tests/lib/fetch.sh azurite     the server of the tests for Azure, by npm
-#   tests/lib/fetch.sh version NAME  the version of one of these four servers
+#   tests/lib/fetch.sh version NAME  the version of one of these servers, or of hadoop
 #   tests/lib/fetch.sh helm, actionlint  the path of each, built with Go
 #   tests/lib/fetch.sh prometheus, promtool  the path of each
 #   tests/lib/fetch.sh grafana-check  the path of the checker of dashboards, built with Go
@@ -14,6 +14,7 @@
 #   tests/lib/fetch.sh trino       an unpacked Trino server (lib/ and two plugins), by Maven
 #   tests/lib/fetch.sh trino-full  the same with the connectors that the tests use
 #   tests/lib/fetch.sh hadoop      the folder of the jars of a small HDFS, by Maven
+#   tests/lib/fetch.sh minikdc     the folder of the jars of a small KDC, by Maven
 #   tests/lib/fetch.sh postgresql  the path of an executable `postgres`
 #   tests/lib/fetch.sh mariadb     the path of an executable `mariadbd`
 #   tests/lib/fetch.sh cargo-fuzz  the folder of an executable cargo-fuzz, built with cargo
@@ -162,6 +163,7 @@ server_version() {
         minio) sed 's/.*-\(2[0-9]\{7\}\)[0-9]*-.*/\1/' <<<"$MINIO_VERSION" ;;
         fake-gcs-server) printf '%s\n' "$FAKE_GCS_VERSION" ;;
         azurite) printf '%s\n' "$AZURITE_VERSION" ;;
+        hadoop) printf '%s\n' "$HADOOP_VERSION" ;;
         *) die "no server of the tests is called $1" ;;
     esac
 }
@@ -281,14 +283,14 @@ fetch_trino_full() {
 
 # --- HDFS ------------------------------------------------------------------------------------
 
-# NameNode and DataNodes, with what they need; tests/hdfs/MiniHdfs.java starts them.
+# copy_hadoop ARTIFACT NAME: one of Hadoop's artifacts, with the jars that it needs.
 copy_hadoop() {
-    local target="$CACHE/hadoop-$HADOOP_VERSION" build jdk
+    local target="$CACHE/$2-$HADOOP_VERSION" build jdk
     [ -d "$target" ] && return
     command -v mvn >/dev/null 2>&1 || die "mvn is not on PATH: install Maven 3.8 or newer"
     jdk=$(find_jdk)
-    say "fetching Hadoop $HADOOP_VERSION's HDFS (once, about 110 MB)"
-    build=$(scratch hadoop)
+    say "fetching $1 $HADOOP_VERSION (once)"
+    build=$(scratch "$2")
     # shellcheck disable=SC2064
     trap "rm -rf '$build'" EXIT
     cat >"$build/pom.xml" <<POM
@@ -300,7 +302,7 @@ copy_hadoop() {
   <dependencies>
     <dependency>
       <groupId>org.apache.hadoop</groupId>
-      <artifactId>hadoop-client-minicluster</artifactId>
+      <artifactId>$1</artifactId>
       <version>$HADOOP_VERSION</version>
     </dependency>
   </dependencies>
@@ -313,9 +315,10 @@ POM
     trap - EXIT
 }
 
+# fetch_hadoop ARTIFACT NAME: the classes of NameNode and DataNode (110 MB), or a KDC.
 fetch_hadoop() {
-    with_lock hadoop copy_hadoop
-    printf '%s\n' "$CACHE/hadoop-$HADOOP_VERSION"
+    with_lock "$2" copy_hadoop "$1" "$2"
+    printf '%s\n' "$CACHE/$2-$HADOOP_VERSION"
 }
 
 # --- Debian's packages -----------------------------------------------------------------------
@@ -538,7 +541,8 @@ case "${1:-}" in
     lintian) find_lintian ;;
     trino) fetch_trino ;;
     trino-full) fetch_trino_full ;;
-    hadoop) fetch_hadoop ;;
+    hadoop) fetch_hadoop hadoop-client-minicluster hadoop ;;
+    minikdc) fetch_hadoop hadoop-minikdc minikdc ;;
     postgresql)
         fetch_debian postgresql postgres "$(postgresql_package)" STOPOVER_TEST_POSTGRES
         ;;
@@ -546,7 +550,7 @@ case "${1:-}" in
     *)
         die "usage: tests/lib/fetch.sh" \
             "jdk|versitygw|minio|azurite|fake-gcs-server|version NAME|helm|actionlint|prometheus|\
-promtool|crds|grafana-check|kubernetes-validate|trino|trino-full|hadoop|postgresql|mariadb|cargo-fuzz|cargo-deny|cargo-mutants|\
+promtool|crds|grafana-check|kubernetes-validate|trino|trino-full|hadoop|minikdc|postgresql|mariadb|cargo-fuzz|cargo-deny|cargo-mutants|\
 mdbook|schemathesis|chromium|playwright|cdxgen|lintian"
         ;;
 esac

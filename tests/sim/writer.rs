@@ -142,7 +142,7 @@ impl Writer {
             return self.home.clone();
         }
         let moves = if self.rng.chance(100) { self.id.1 } else { 0 };
-        if moves as usize % hosts.len() != 0 {
+        if !(moves as usize).is_multiple_of(hosts.len()) {
             self.count("a home that is another one for the next attempt");
         }
         let hash: usize = self.exchange.bytes().map(usize::from).sum();

@@ -82,6 +82,8 @@ pub enum Kind {
     Azurite,
     #[value(name = "fake-gcs-server")]
     FakeGcs,
+    #[value(name = "hadoop", alias = "hdfs")]
+    Hadoop,
 }
 
 impl Kind {
@@ -93,6 +95,7 @@ impl Kind {
             Self::Minio => emulators::Kind::Minio,
             Self::Azurite => emulators::Kind::Azurite,
             Self::FakeGcs => emulators::Kind::FakeGcs,
+            Self::Hadoop => emulators::Kind::Hadoop,
         })
     }
 

@@ -2,8 +2,9 @@
 //!
 //! On local disk: two plain folders and a small file system. On an object store: two buckets of a
 //! server, each behind a faulty proxy of its own. The server is killed if it keeps what it
-//! acknowledged; if not, it cannot be reached for a while. Leftovers are searched for past the
-//! daemons.
+//! acknowledged; if not, it cannot be reached for a while. On HDFS a DataNode is killed, and the
+//! NameNode, which takes long to start, cannot be reached for a while. Leftovers are searched for
+//! past the daemons.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt as _;
@@ -40,6 +41,8 @@ pub struct Remote {
     pub proxies: [Proxy; 2],
     emulator: Emulator,
     root: PathBuf,
+    /// How often the server was ended.
+    ended: usize,
 }
 
 /// A small file system in memory, unmounted on drop.
@@ -144,6 +147,11 @@ fn take_away(folder: &Path, away: bool) -> Result<()> {
     std::fs::rename(from, to).with_context(|| format!("cannot move {}", from.display()))
 }
 
+/// Whether it can be killed and started again within the time that clients try again.
+fn is_killed_whole(kind: emulators::Kind) -> bool {
+    kind.survives_kills() && kind != emulators::Kind::Hadoop
+}
+
 impl Remote {
     pub async fn start(
         kind: emulators::Kind,
@@ -163,25 +171,29 @@ impl Remote {
             ],
             emulator,
             root: root.to_owned(),
+            ended: 0,
         })
     }
 
     /// Ends the server, or makes it look so; `true` if it was killed.
     pub fn end(&mut self) -> bool {
-        let killed = self.emulator.kind.survives_kills();
-        match killed {
-            true => self.emulator.kill(),
-            false => self.proxies.iter().for_each(|proxy| refuse(proxy, true)),
+        let (kind, number) = (self.emulator.kind, self.ended);
+        self.ended += 1;
+        if is_killed_whole(kind) {
+            self.emulator.kill();
+            return true;
         }
-        killed
+        self.emulator.kill_data_node(number);
+        self.proxies.iter().for_each(|proxy| refuse(proxy, true));
+        kind == emulators::Kind::Hadoop
     }
 
     /// Lets clients reach the server again.
     pub async fn restart(&mut self) -> Result<()> {
         self.proxies.iter().for_each(|proxy| refuse(proxy, false));
-        match self.emulator.kind.survives_kills() {
+        match is_killed_whole(self.emulator.kind) {
             true => self.emulator.restart().await,
-            false => Ok(()),
+            false => self.emulator.restart_data_nodes().await,
         }
     }
 

@@ -25,6 +25,9 @@ mod proxy;
 #[path = "../storage_conformance/mod.rs"]
 mod storage_conformance;
 mod table;
+#[path = "../it/support/tls.rs"]
+#[allow(dead_code)] // not all of it is used here
+mod tls;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -92,7 +95,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
         false => Vec::new(),
     };
     for &kind in &kinds {
-        for &check in &checks {
+        for &check in checks.iter().filter(|check| check.applies_to(kind)) {
             let title = format!("{} {}", kind.name(), check.name());
             println!("---- {title} ----");
             let began = Instant::now();

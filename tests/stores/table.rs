@@ -99,8 +99,10 @@ impl Table {
         Ok(())
     }
 
-    /// Replaces the entry of one check of a store, or removes it, and writes both files.
+    /// Replaces the entry of one check of a store, or removes it, and writes both files. Another run
+    /// may have written them meanwhile.
     pub fn record(&mut self, kind: Kind, check: Check, found: Option<&Entry>) -> Result<()> {
+        *self = Self::read()?;
         let is_old = |entry: &Entry| entry.store == kind.name() && entry.check == check.name();
         self.0.retain(|entry| !is_old(entry));
         self.0.extend(found.cloned());
@@ -132,6 +134,9 @@ impl Table {
         for kind in Kind::ALL {
             let mut versions: Vec<_> = self.0.iter().filter(|e| e.store == kind.name()).collect();
             versions.dedup_by_key(|entry| entry.version.clone());
+            if versions.is_empty() {
+                continue;
+            }
             let versions: Vec<_> = versions.iter().map(|entry| &*entry.version).collect();
             let (service, name) = (kind.service(), kind.name());
             let _ = write!(text, "\n| {service}: {name} {} |", versions.join(", "));

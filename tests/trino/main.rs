@@ -33,6 +33,7 @@ mod queries;
 mod query;
 mod scenarios;
 mod store;
+mod store_killed;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -22,6 +22,7 @@ use crate::process::wait_until;
 use crate::queries::{COMPARED, LARGE_RESULT, LONG_ANYWHERE, LONG_TPCH, Query};
 use crate::query::{Client, Row, Session};
 use crate::store::StorageKind;
+use crate::store_killed;
 
 /// Closing is asynchronous: the coordinator does not wait for it. And where several daemons delete
 /// late objects at the same time, a tombstone may stay until the next sweep, within a minute.
@@ -34,6 +35,7 @@ const SINK_TIMEOUT: Duration = Duration::from_secs(120);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
     Results,
+    FewResults,
     QueryRetries,
     WorkerKilled,
     DaemonKilled,
@@ -41,13 +43,15 @@ pub enum Scenario {
     RollingRestart,
     BaseAway,
     BaseChanges,
+    StoreKilled,
     Observed,
     Connectors,
 }
 
 impl Scenario {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Results,
+        Self::FewResults,
         Self::QueryRetries,
         Self::WorkerKilled,
         Self::DaemonKilled,
@@ -55,6 +59,7 @@ impl Scenario {
         Self::RollingRestart,
         Self::BaseAway,
         Self::BaseChanges,
+        Self::StoreKilled,
         Self::Observed,
         Self::Connectors,
     ];
@@ -62,6 +67,7 @@ impl Scenario {
     pub fn name(self) -> &'static str {
         match self {
             Self::Results => "results",
+            Self::FewResults => "few-results",
             Self::QueryRetries => "query-retries",
             Self::WorkerKilled => "worker-killed",
             Self::DaemonKilled => "daemon-killed",
@@ -69,6 +75,7 @@ impl Scenario {
             Self::RollingRestart => "rolling-restart",
             Self::BaseAway => "base-away",
             Self::BaseChanges => "base-changes",
+            Self::StoreKilled => "store-killed",
             Self::Observed => "observed",
             Self::Connectors => "connectors",
         }
@@ -77,6 +84,7 @@ impl Scenario {
     pub fn claim(self) -> &'static str {
         match self {
             Self::Results => "queries return the same rows as without FTE",
+            Self::FewResults => "a join and a large sort return the same rows as without FTE",
             Self::QueryRetries => "retry-policy=QUERY spools a large result and returns all of it",
             Self::WorkerKilled => "a query survives kill -9 of a worker that is restarted",
             Self::DaemonKilled => "a query survives kill -9 of the daemon beside a worker",
@@ -84,6 +92,7 @@ impl Scenario {
             Self::RollingRestart => "a restart of all daemons in turn fails no task",
             Self::BaseAway => "a base directory that is away costs no query that begins after it",
             Self::BaseChanges => "a base directory is added, drained and abandoned under queries",
+            Self::StoreKilled => "queries survive kill -9 of a DataNode and of the NameNode",
             Self::Observed => "Trino's own tools show what the exchange did",
             Self::Connectors => "writes to PostgreSQL and Iceberg survive kill -9 of a worker",
         }
@@ -98,6 +107,9 @@ impl Scenario {
             | Self::BaseChanges
             | Self::Observed => manager == ExchangeManager::Stopover,
             Self::Connectors => storage == StorageKind::S3,
+            Self::StoreKilled => {
+                storage == StorageKind::Hadoop && manager == ExchangeManager::Stopover
+            }
             _ => true,
         }
     }
@@ -107,21 +119,23 @@ impl Scenario {
         matches!(self, Self::RollingRestart | Self::Observed)
     }
 
-    /// Whether it runs only when it is named: it waits for edits of the list of members to be known
-    /// everywhere, for minutes on a busy machine.
+    /// Whether it runs only when it is named: it is part of another one, or waits for edits of the
+    /// list of members to be known everywhere, for minutes on a busy machine.
     pub fn is_only_when_named(self) -> bool {
-        matches!(self, Self::BaseChanges)
+        matches!(self, Self::FewResults | Self::BaseChanges)
     }
 
     pub async fn run(self, cluster: &mut Cluster) -> Result<()> {
         match self {
-            Self::Results => results(cluster).await,
+            Self::Results => results(cluster, |_| true).await,
+            Self::FewResults => results(cluster, |query| FEW.contains(&query.name)).await,
             Self::QueryRetries => query_retries(cluster).await,
             Self::WorkerKilled => lose(cluster, &LONG_TPCH, "sf1", Loss::WorkerThatReturns).await,
             Self::DaemonKilled => lose(cluster, &LONG_ANYWHERE, "tiny", Loss::Daemon).await,
             Self::RollingRestart => rolling_restart(cluster).await,
             Self::BaseAway => base_away::run(cluster).await,
             Self::BaseChanges => base_changes::run(cluster).await,
+            Self::StoreKilled => store_killed::run(cluster).await,
             Self::Observed => observed::run(cluster).await,
             Self::Connectors => connectors::bounded(cluster).await,
             Self::MachineKilled => lose(cluster, &LONG_ANYWHERE, "tiny", Loss::Machine).await,
@@ -129,9 +143,18 @@ impl Scenario {
     }
 }
 
-async fn results(cluster: &mut Cluster) -> Result<()> {
+/// For stores that are tried beside those of the whole suite: pages of many tasks, and very many
+/// pages in order.
+const FEW: [&str; 2] = [
+    "Q3 shipping priority",
+    "all orders sorted (one ordered exchange, many pages)",
+];
+
+async fn results(cluster: &mut Cluster, wanted: impl Fn(&Query) -> bool) -> Result<()> {
+    let queries: Vec<_> = COMPARED.iter().filter(|query| wanted(query)).collect();
+    ensure!(!queries.is_empty(), "no query has one of these names");
     let before = at_homes(cluster).await?;
-    for query in COMPARED {
+    for query in queries {
         let plain = cluster
             .plain(query.sql, "sf0.1")
             .await

@@ -24,6 +24,9 @@ pub enum StorageKind {
     Azurite,
     #[value(name = "fake-gcs-server")]
     FakeGcs,
+    /// HDFS.
+    #[value(name = "hadoop", alias = "hdfs")]
+    Hadoop,
 }
 
 impl StorageKind {
@@ -34,6 +37,7 @@ impl StorageKind {
             Self::Minio => "minio",
             Self::Azurite => "azurite",
             Self::FakeGcs => "fake-gcs-server",
+            Self::Hadoop => "hadoop",
         }
     }
 
@@ -45,6 +49,7 @@ impl StorageKind {
             Self::Minio => emulators::Kind::Minio,
             Self::Azurite => emulators::Kind::Azurite,
             Self::FakeGcs => emulators::Kind::FakeGcs,
+            Self::Hadoop => emulators::Kind::Hadoop,
         })
     }
 }
@@ -144,6 +149,11 @@ impl Store {
             Some(server) if !server.is_running() => server.restart().await,
             _ => Ok(()),
         }
+    }
+
+    /// The server of the buckets.
+    pub fn server(&mut self) -> Option<&mut Emulator> {
+        self.emulator.as_mut()
     }
 
     /// Where the folder of the second base directory is while it is away.

@@ -102,16 +102,18 @@ impl HdfsStore {
         }
     }
 
-    /// Removes what earlier puts left.
+    /// Removes what earlier puts left. What cannot be removed yet stays known: this process renews
+    /// the leases of its files, so nobody else ever finds one of them abandoned.
     pub(super) async fn remove_leftovers(&self) {
         let all = std::mem::take(&mut *self.leftovers.lock());
-        for path in all {
-            let again = self.leftover(&path);
+        let all: Vec<_> = all.iter().map(|path| self.leftover(path)).collect();
+        for leftover in all {
+            let path = leftover.path.clone().unwrap_or_default();
             let removed = self
                 .nodes
                 .call(async |client| client.delete(&path, true).await);
             match removed.await {
-                Ok(_) => again.forget(),
+                Ok(_) => leftover.forget(),
                 Err(error) => {
                     tracing::debug!(path, ?error, "cannot remove what a failed put left yet");
                     break;

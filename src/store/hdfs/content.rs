@@ -49,7 +49,7 @@ impl HdfsStore {
                 file.write_bytes(bytes.clone()).await?;
             }
             if size > 0 {
-                file.hsync().await?;
+                self.nodes.sync(&mut file, size as u64).await?;
             }
             file.close().await
         };

@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use hdfs_native::file::FileWriter;
 use hdfs_native::{Client, ClientBuilder, HdfsError};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -25,6 +26,14 @@ const NO_FOLDER: &str = "/dev/null";
 /// How long one call of a NameNode may take; less if the whole operation may not take three times
 /// as long. A call takes milliseconds, seconds on a NameNode that collects garbage.
 const LONGEST_CALL: Duration = Duration::from_secs(10);
+
+/// What the client may still have to send when a file is synced: its queue holds 100 packets of 64
+/// KiB.
+const MAX_QUEUED: u64 = 100 * (64 << 10);
+
+/// The slowest rate at which DataNodes may take that, in bytes per second. Low, since a slow
+/// cluster is better than none.
+const SLOWEST_SYNC: u64 = 1 << 20;
 
 /// What the client is built from.
 #[derive(Debug, Clone, Default)]
@@ -97,6 +106,19 @@ impl NameNodes {
         Ok(result?)
     }
 
+    /// Syncs a file of this size to the disks of its DataNodes, within the time that this may take.
+    /// If a DataNode dies while the client waits for the acknowledgement, the client waits for ever
+    /// (hdfs-native 0.14.8: it joins its task that sends packets, which waits for more of them).
+    pub(super) async fn sync(&self, file: &mut FileWriter, size: u64) -> Result<(), HdfsError> {
+        let limit = sync_limit(self.call, size);
+        let synced = self.clock.within(limit, file.hsync()).await;
+        synced.unwrap_or_else(|| {
+            let seconds = limit.as_secs_f64();
+            let message = format!("no DataNode has acknowledged the sync within {seconds:.0} s");
+            Err(HdfsError::DataTransferError(message))
+        })
+    }
+
     fn client(&self) -> Result<(Client, usize), HdfsError> {
         let mut current = self.current.lock();
         let client = match &current.client {
@@ -121,6 +143,12 @@ impl NameNodes {
             );
         }
     }
+}
+
+/// How long a sync may take if a call of the NameNode may take `call`.
+fn sync_limit(call: Duration, size: u64) -> Duration {
+    let queued = size.min(MAX_QUEUED) as f64;
+    call + Duration::from_secs_f64(queued / SLOWEST_SYNC as f64)
 }
 
 impl Settings {
@@ -175,5 +203,18 @@ impl Drop for Watch<'_> {
         if waited >= self.of.call.mul_f64(0.9) {
             self.of.replace(self.generation);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sync_may_take_as_long_as_a_slow_data_node_needs_for_what_is_queued_and_no_longer() {
+        let limit = |size| sync_limit(Duration::from_secs(10), size).as_secs();
+        assert_eq!([0, 1 << 20, 5 << 20].map(limit), [10, 11, 15]);
+        assert_eq!(limit(1 << 40), limit(100 << 20), "only the queue counts");
+        assert_eq!(limit(1 << 40), 16);
     }
 }

@@ -124,6 +124,13 @@ pub(super) fn name_of(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
+/// The process that writes a temporary of this path, as its suffix says.
+pub(super) fn writer_of(path: &str) -> &str {
+    let mut parts = path.rsplit('.');
+    let suffix = parts.nth(1).unwrap_or_default();
+    suffix.split('-').next().unwrap_or_default()
+}
+
 /// A path without its last part.
 pub(super) fn folder_of(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(folder, _)| folder)
@@ -160,6 +167,13 @@ mod tests {
         let rival = Version::new(3, 0, 5, Some(&first));
         assert!(second.may_follow(&first) && rival.may_follow(&first));
         assert!(!rival.may_follow(&second) && !second.may_follow(&rival));
+    }
+
+    #[test]
+    fn a_temporary_names_the_process_that_writes_it() {
+        let suffix = keys::temporary_suffix(0xfeed, 17);
+        let path = format!("/base/v2/segments/1-a/1-2.seg{suffix}");
+        assert_eq!(writer_of(&path), "000000000000feed");
     }
 
     #[test]

@@ -11,12 +11,24 @@ use hdfs_native::client::FileStatus;
 
 use super::backend::HdfsStore;
 use super::error::{failure, if_present};
-use super::names::{Form, Version, folder_of, name_of};
+use super::names::{Form, Version, folder_of, name_of, writer_of};
 use crate::store::keys::{self, Folder, Key};
 use crate::store::{DeleteOutcome, ObjectMeta, Result};
 
 /// Calls of the NameNode at a time, for one operation on many objects.
 const CONCURRENT: usize = 16;
+
+/// Who uses a temporary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// A writer that may be alive.
+    Writing,
+    /// Nobody: it is closed.
+    Closed,
+    /// A writer that is dead, with all of its temporaries. The test of one renews the lease that it
+    /// has for all of them, so the others would count as used for another minute.
+    Expired,
+}
 
 /// What is below a folder.
 #[derive(Debug, Default)]
@@ -181,9 +193,17 @@ impl HdfsStore {
 
     pub(super) async fn remove_stale(&self, folder: &Folder) -> Result<u64> {
         let found = self.walk(folder).await?;
-        let mut removed = 0;
+        let (mut removed, mut dead) = (0, BTreeSet::new());
         for (path, is_folder) in &found.temporaries {
-            if self.is_abandoned(path, *is_folder).await? {
+            let writer = writer_of(path);
+            let use_of = match dead.contains(writer) {
+                true => Use::Expired,
+                false => self.use_of(path, *is_folder).await?,
+            };
+            if use_of == Use::Expired {
+                dead.insert(writer);
+            }
+            if use_of != Use::Writing {
                 removed += u64::from(self.remove_temporary(path).await?);
             }
         }
@@ -198,15 +218,16 @@ impl HdfsStore {
         Ok(removed)
     }
 
-    /// Whether nobody writes a temporary. The NameNode grants the right to append to a file that is
-    /// closed, or whose writer has not been heard of for the soft limit of a lease, a minute; a
+    /// Whether somebody writes a temporary. The NameNode grants the right to append to a file that
+    /// is closed, or whose writer has not been heard of for the soft limit of a lease, a minute; a
     /// writer renews its lease every half minute, even while one file takes long. If this happens
     /// to meet a file between its close and its rename, the put finds it missing and starts over.
-    async fn is_abandoned(&self, path: &str, is_folder: bool) -> Result<bool> {
+    async fn use_of(&self, path: &str, is_folder: bool) -> Result<Use> {
         let files = match is_folder {
             false => vec![path.to_owned()],
             true => self.files_below(path).await?,
         };
+        let mut found = Use::Closed;
         for file in files {
             // Closed again at once, so that nobody finds it open if this process ends now.
             let append = async |client: hdfs_native::Client| {
@@ -215,19 +236,20 @@ impl HdfsStore {
             };
             match self.nodes.call(append).await {
                 Ok(()) => {}
-                Err(error) if error.is_recovering() || error.is_missing() => {}
-                Err(error) if error.is_being_written() => return Ok(false),
+                Err(error) if error.is_missing() => {}
+                Err(error) if error.is_recovering() => found = Use::Expired,
+                Err(error) if error.is_being_written() => return Ok(Use::Writing),
                 Err(error) => {
                     tracing::debug!(
                         file,
                         ?error,
                         "cannot test whether a temporary is in use; retaining it"
                     );
-                    return Ok(false);
+                    return Ok(Use::Writing);
                 }
             }
         }
-        Ok(true)
+        Ok(found)
     }
 
     async fn files_below(&self, path: &str) -> Result<Vec<String>> {

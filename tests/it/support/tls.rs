@@ -63,7 +63,12 @@ impl Authority {
 
     /// A certificate for a daemon on loopback.
     pub fn server(&self) -> Identity {
-        let mut params = CertificateParams::new(loopback()).unwrap();
+        self.server_of(loopback())
+    }
+
+    /// A certificate for a server with these names.
+    pub fn server_of(&self, names: Vec<String>) -> Identity {
+        let mut params = CertificateParams::new(names).unwrap();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.issue(&params)
     }

@@ -1,5 +1,5 @@
-"""Runs what deploy/compose describes, without containers: Trino with two workers, three daemons, the
-S3 server and Prometheus with the alerts, all with the files of deploy/compose.
+"""Runs what deploy/compose describes, without containers: Trino with two workers, three daemons,
+the S3 server and Prometheus with the alerts, all with the files of deploy/compose.
 
 Does: replace the names of containers by addresses of loopback, the folders of containers by
 temporary ones, and start what each service starts; run a query with and without Stopover and

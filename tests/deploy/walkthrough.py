@@ -168,6 +168,16 @@ def stackable_problems(page):
         yield f"Stackable's override is {override}, the values have {lines}"
 
 
+def each_way_makes_its_namespace(page):
+    """Story: who followed only the pool's section had neither namespace nor repository of charts."""
+    for section in ["Sidecar", "Pool"]:
+        commands = re.search(rf"^## {section}\n(.*?)^## ", page, re.M | re.S).group(1)
+        for wanted in ["kubectl create namespace trino", "helm repo add trino "]:
+            made, used = commands.find(wanted), re.search(r"-n trino|trino/trino", commands).start()
+            if not 0 <= made < used:
+                yield f"{PAGE}, {section}: {wanted!r} is missing before what needs it"
+
+
 def shell_is_valid(page):
     for _, block in blocks(page):
         if re.match(r"(helm|kubectl|docker|R=|W=)", block):
@@ -182,6 +192,7 @@ def kubernetes_page_can_be_followed():
         files_exist,
         workloads_exist,
         metrics_exist,
+        each_way_makes_its_namespace,
         shell_is_valid,
         stackable_problems,
         pool_problems,

@@ -2,8 +2,8 @@
 
 Does: pack the daemon, its Debian package, the plugin and the chart into a folder; complete it with
 deploy/packages/release-files; check the list of components against Cargo.lock and the plugin's
-jars, and the checksums; let lintian read the package. Does not: build for another architecture,
-push images, or sign. Invariant: the workflow calls the same scripts.
+jars, and the checksums; let lintian read the package. Does not: build for another architecture
+(tests/arm64.sh does), push images, or sign. Invariant: the workflow calls the same scripts.
 
 Usage: check.py, with STOPOVER_BINARY, PLUGIN, HELM, CDXGEN and LINTIAN (tests/run release sets
 them).

@@ -27,7 +27,7 @@ const SMALL: u64 = 12 << 20;
 
 pub enum Store {
     Local(Local),
-    Remote(Remote),
+    Remote(Box<Remote>),
 }
 
 pub struct Local {

@@ -54,7 +54,9 @@ impl World {
         let store = match kind.emulator() {
             Some(kind) => {
                 let rng = Random::seeded(rng.next_u64());
-                Store::Remote(Remote::start(kind, &root, &work, ports[DAEMONS], rng).await?)
+                Store::Remote(Box::new(
+                    Remote::start(kind, &root, &work, ports[DAEMONS], rng).await?,
+                ))
             }
             None => Store::Local(Local::create(&root)?),
         };

@@ -157,7 +157,7 @@ pub struct Emulator {
     /// The folder of its certificate and key, where it uses TLS.
     certificates: Option<PathBuf>,
     _translator: Option<gcs_xml::Translator>,
-    hdfs: Option<hdfs::Hdfs>,
+    hdfs: Option<Box<hdfs::Hdfs>>,
 }
 
 impl Emulator {
@@ -195,7 +195,7 @@ impl Emulator {
             _ => (port, None),
         };
         let hdfs = match kind {
-            Kind::Hadoop => Some(hdfs::Hdfs::create(data, logs, port, inner)?),
+            Kind::Hadoop => Some(Box::new(hdfs::Hdfs::create(data, logs, port, inner)?)),
             _ => None,
         };
         let mut emulator = Self {

@@ -99,8 +99,8 @@ impl Table {
         Ok(())
     }
 
-    /// Replaces the entry of one check of a store, or removes it, and writes both files. Another run
-    /// may have written them meanwhile.
+    /// Replaces the entry of one check of a store, or removes it, and writes both files. Another
+    /// run may have written them meanwhile.
     pub fn record(&mut self, kind: Kind, check: Check, found: Option<&Entry>) -> Result<()> {
         *self = Self::read()?;
         let is_old = |entry: &Entry| entry.store == kind.name() && entry.check == check.name();

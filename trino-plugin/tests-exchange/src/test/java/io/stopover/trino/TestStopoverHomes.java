@@ -34,15 +34,19 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
+import java.util.stream.IntStream;
 
 import static io.stopover.trino.testing.SmallExchanges.readAll;
 import static io.trino.spi.exchange.ExchangeId.createRandomExchangeId;
 import static java.util.concurrent.TimeUnit.SECONDS;
+import static java.util.function.Function.identity;
+import static java.util.stream.Collectors.toMap;
 import static org.assertj.core.api.Assertions.assertThat;
 
 /** Two nodes, each with a daemon of its own, whose small sinks are gathered at one of the two. */
@@ -106,13 +110,16 @@ class TestStopoverHomes
         stopover.close();
     }
 
-    /** Writes a page for each task, all at once, the tasks in turn on the two nodes. */
-    private Set<Slice> write(Exchange exchange, int attempt)
+    /**
+     * Writes a page for each of the tasks from {@code first}, all at once, the tasks in turn on the
+     * two nodes.
+     */
+    private Set<Slice> write(Exchange exchange, int first, int attempt)
             throws Exception
     {
         Set<Slice> pages = new HashSet<>();
         List<CompletableFuture<Void>> finished = new ArrayList<>();
-        for (int task = 0; task < TASKS; task++) {
+        for (int task = first; task < first + TASKS; task++) {
             ExchangeSinkInstanceHandle handle = exchange
                     .instantiateSink(exchange.addSink(task), attempt).get(60, SECONDS);
             ExchangeSink sink = nodes.get(task % nodes.size()).createSink(handle);
@@ -121,23 +128,31 @@ class TestStopoverHomes
             pages.add(page);
             finished.add(sink.finish());
         }
-        for (int task = 0; task < TASKS; task++) {
-            finished.get(task).get(60, SECONDS);
-            exchange.sinkFinished(exchange.addSink(task), attempt);
+        for (int i = 0; i < TASKS; i++) {
+            finished.get(i).get(60, SECONDS);
+            exchange.sinkFinished(exchange.addSink(first + i), attempt);
         }
         return pages;
     }
 
+    /** The attempt of each of the tasks from {@code first}. */
+    private static Map<Integer, Integer> attempts(int first, int attempt)
+    {
+        return IntStream.range(first, first + TASKS).boxed()
+                .collect(toMap(identity(), _ -> attempt));
+    }
+
     private static Set<Slice> read(
-            ExchangeManager node, ExchangeId id, List<ExchangeSourceHandle> handles, int attempt)
+            ExchangeManager node,
+            ExchangeId id,
+            List<ExchangeSourceHandle> handles,
+            Map<Integer, Integer> attempts)
             throws Exception
     {
         ExchangeSourceOutputSelector.Builder selector =
                 ExchangeSourceOutputSelector.builder(Set.of(id));
-        for (int task = 0; task < TASKS; task++) {
-            selector.include(id, task, attempt);
-        }
-        selector.setPartitionCount(id, TASKS).setFinal();
+        attempts.forEach((task, attempt) -> selector.include(id, task, attempt));
+        selector.setPartitionCount(id, attempts.size()).setFinal();
         return readAll(node, handles, selector.build());
     }
 
@@ -160,18 +175,18 @@ class TestStopoverHomes
     {
         ExchangeId id = createRandomExchangeId();
         Exchange exchange = exchange(nodes.getFirst(), id);
-        Set<Slice> written = write(exchange, 0);
+        Set<Slice> written = write(exchange, 0, 0);
         assertThat(List.of(finishedAt(stopover.first()), finishedAt(stopover.second())))
                 .containsExactlyInAnyOrder((long) TASKS, 0L);
         exchange.allRequiredSinksFinished();
         List<ExchangeSourceHandle> handles =
                 exchange.getSourceHandles().getNextBatch().get(60, SECONDS).handles();
         assertThat(requests(exchange))
-                .as("an announcement and its confirmation, and each daemon was queried for "
+                .as("an announcement and its confirmation, and the home was queried for "
                         + "what it has in memory: no plan")
-                .isEqualTo(2 + 2);
+                .isEqualTo(2 + 1);
         for (ExchangeManager node : nodes) {
-            assertThat(read(node, id, handles, 0)).isEqualTo(written);
+            assertThat(read(node, id, handles, attempts(0, 0))).isEqualTo(written);
         }
         exchange.close();
     }
@@ -182,17 +197,20 @@ class TestStopoverHomes
     {
         ExchangeId id = createRandomExchangeId();
         Exchange exchange = exchange(nodes.getFirst(), id);
-        write(exchange, 0);
+        Set<Slice> before = write(exchange, 0, 0);
         boolean firstIsHome = finishedAt(stopover.first()) > 0;
         (firstIsHome ? stopover.first() : stopover.second()).kill();
-        Set<Slice> written = write(exchange, 1);
-        // attempts 0 finished first and were selected: they are durable
+        Set<Slice> after = write(exchange, TASKS, 1);
         exchange.allRequiredSinksFinished();
         List<ExchangeSourceHandle> handles =
                 exchange.getSourceHandles().getNextBatch().get(60, SECONDS).handles();
-        assertThat(written).hasSize(TASKS);
+        Map<Integer, Integer> attempts = new HashMap<>(attempts(0, 0));
+        attempts.putAll(attempts(TASKS, 1));
+        Set<Slice> written = new HashSet<>(before);
+        written.addAll(after);
+        assertThat(written).hasSize(2 * TASKS);
         for (ExchangeManager node : nodes) {
-            assertThat(read(node, id, handles, 0)).hasSize(TASKS);
+            assertThat(read(node, id, handles, attempts)).isEqualTo(written);
         }
         exchange.close();
     }

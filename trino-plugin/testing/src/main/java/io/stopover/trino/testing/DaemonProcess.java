@@ -28,8 +28,8 @@ import java.util.Map;
 import java.util.concurrent.ThreadLocalRandom;
 
 /**
- * A Stopover daemon process on a loopback port that survives restarts. The port is below the
- * ephemeral range, so no outgoing connection can occupy it between restarts.
+ * A Stopover daemon process, on loopback unless told otherwise, whose port survives restarts. The
+ * port is below the ephemeral range, so no outgoing connection can occupy it between restarts.
  */
 public final class DaemonProcess
         implements AutoCloseable
@@ -41,6 +41,7 @@ public final class DaemonProcess
     private final Path folder;
     private final String name;
     private final Path config;
+    private final String host;
     private final int port;
     private int starts;
     private ServerProcess process;
@@ -48,12 +49,24 @@ public final class DaemonProcess
     /** @param configuration TOML */
     public DaemonProcess(Path folder, String name, String configuration)
     {
+        this(folder, name, "127.0.0.1", configuration);
+    }
+
+    /**
+     * @param host the address to listen on
+     * @param configuration TOML, in which {@code $PORT} stands for the port
+     */
+    public DaemonProcess(Path folder, String name, String host, String configuration)
+    {
         this.folder = folder;
         this.name = name;
+        this.host = host;
         this.port = freePort();
         try {
             Files.createDirectories(folder);
-            config = Files.writeString(folder.resolve(name + ".toml"), configuration);
+            config = Files.writeString(
+                    folder.resolve(name + ".toml"),
+                    configuration.replace("$PORT", Integer.toString(port)));
         }
         catch (IOException e) {
             throw new UncheckedIOException(e);
@@ -71,18 +84,18 @@ public final class DaemonProcess
         process = new ServerProcess(
                 List.of(Binaries.daemon()
                         .toString(), "serve", "--config", config.toString(), "--listen",
-                        "127.0.0.1:" + port),
+                        host + ":" + port),
                 Map.of(),
                 folder.resolve("%s-%s.log".formatted(name, starts)));
         process.awaitLine(line -> line.startsWith(READY));
     }
 
-    private static int freePort()
+    private int freePort()
     {
         ThreadLocalRandom random = ThreadLocalRandom.current();
         for (int i = 0; i < 1000; i++) {
             int port = random.nextInt(LOWEST_PORT, HIGHEST_PORT);
-            try (ServerSocket _ = new ServerSocket(port, 1, InetAddress.getLoopbackAddress())) {
+            try (ServerSocket _ = new ServerSocket(port, 1, InetAddress.getByName(host))) {
                 return port;
             }
             catch (IOException e) {

@@ -2,10 +2,8 @@
 //!
 //! Does: name the cause where the client's text hides it, and the way out. Does not: search texts
 //! of the client for itself (`client_messages`), or know the services that give out credentials
-//! (`issuer_advice`). Invariant: advice names options as they are
-//! written in the configuration, and contains nothing that the server said.
-
-use std::borrow::Cow;
+//! (`issuer_advice`). Invariant: advice names options as they are written in the configuration, and
+//! contains nothing that the server said.
 
 use super::client_messages::{
     TlsFailure, is_wrong_region, lacks_credentials, lacks_entity_tag, refuses_checksum,
@@ -13,6 +11,7 @@ use super::client_messages::{
 };
 use super::exchange::{Issuer, IssuerFault};
 use super::issuer_advice::issuer_advice;
+use super::remedy::Advice;
 use super::token_file::is_token_file_error;
 
 /// What to do about a request that is forbidden.
@@ -22,24 +21,6 @@ pub(super) const PERMISSION: &str =
 pub(super) const CONDITION_PERMISSION: &str = "the credentials need permission to put objects \
     below the URI, also on a condition (If-None-Match, If-Match); if the store has no conditional \
     writes, set conditional_writes = false";
-
-/// Advice about one failure.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Advice {
-    /// What happened, if the text of the client leads astray.
-    pub cause: Option<Cow<'static, str>>,
-    /// The way out.
-    pub hint: Option<&'static str>,
-}
-
-impl Advice {
-    pub(super) fn new(cause: impl Into<Cow<'static, str>>, hint: &'static str) -> Self {
-        Self {
-            cause: Some(cause.into()),
-            hint: Some(hint),
-        }
-    }
-}
 
 /// Advice for a failure with this status, this error code and this text of the client, maybe of a
 /// service that gives out credentials.

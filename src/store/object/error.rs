@@ -10,7 +10,7 @@ use std::error::Error as _;
 use object_store::Error;
 use object_store::client::{HttpError, HttpErrorKind};
 
-use super::advice::{Advice, advice};
+use super::advice::advice;
 use super::answers::retry_after;
 use super::client_messages::{
     code, full_text, http_status, is_odd_delete_answer, is_odd_range, is_short_range,
@@ -19,6 +19,7 @@ use super::client_messages::{
 };
 use super::exchange::issuer_failure;
 use super::redact::Redactor;
+use super::remedy::Advice;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// What the client reported, without secrets.

@@ -4,8 +4,8 @@
 //! (`exchange`, `client_messages`). Invariant: permissions for the objects are not blamed, as the
 //! store has not been asked.
 
-use super::advice::Advice;
 use super::exchange::{Issuer, IssuerFault};
+use super::remedy::Advice;
 
 /// Advice for a failure with this status and this error code.
 pub(super) fn issuer_advice(

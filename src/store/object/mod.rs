@@ -24,6 +24,7 @@ mod known;
 mod pod;
 pub mod progress;
 pub mod redact;
+mod remedy;
 mod renewed;
 mod renewing;
 mod role;

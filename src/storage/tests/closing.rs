@@ -92,6 +92,7 @@ async fn all_segments_are_found_where_lists_ignore_the_key_after_which_they_begi
     for oddity in [Oddity::None, Oddity::IgnoresStartAfter] {
         let server = FakeS3::start(oddity).await;
         let storage = Storage::open(&[server.config()], &Runtime::seeded(3)).unwrap();
+        assert!(storage.probe().await[0].healthy);
         for n in 0..2500 {
             server.add(&keys::segment(&exchange(), segment(n)), Bytes::new());
         }

@@ -33,7 +33,7 @@ pub(super) struct Advice {
 }
 
 impl Advice {
-    pub(super) fn new(cause: impl Into<Cow<'static, str>>, hint: &'static str) -> Self {
+    fn new(cause: impl Into<Cow<'static, str>>, hint: &'static str) -> Self {
         Self {
             cause: Some(cause.into()),
             hint: Some(hint),
@@ -59,7 +59,8 @@ pub(super) fn advice(
         );
     }
     if let Some((issuer, fault)) = issuer {
-        return issuer_advice(issuer, fault, status, code);
+        let (cause, hint) = issuer_advice(issuer, fault, status, code);
+        return Advice::new(cause, hint);
     }
     if lacks_credentials(text) {
         return Advice::new("no credentials were found", credentials(text));

@@ -4,8 +4,12 @@
 //! (`exchange`, `client_messages`). Invariant: permissions for the objects are not blamed, as the
 //! store has not been asked.
 
-use super::advice::Advice;
+use std::borrow::Cow;
+
 use super::exchange::{Issuer, IssuerFault};
+
+/// What happened, and the way out.
+type CauseAndHint = (Cow<'static, str>, &'static str);
 
 /// Advice for a failure with this status and this error code.
 pub(super) fn issuer_advice(
@@ -13,14 +17,14 @@ pub(super) fn issuer_advice(
     fault: IssuerFault,
     status: Option<u16>,
     code: Option<&str>,
-) -> Advice {
+) -> CauseAndHint {
     let what = match (fault, status) {
         (IssuerFault::Refused, _) => return refused(issuer, code),
         (IssuerFault::NoCredentials, _) => "answered without credentials",
         (IssuerFault::Unreachable, None) => "could not be reached",
         (IssuerFault::Failed, _) | (IssuerFault::Unreachable, Some(_)) => "failed",
     };
-    Advice::new(format!("{} {what}", name(issuer)), address(issuer))
+    (format!("{} {what}", name(issuer)).into(), address(issuer))
 }
 
 fn name(issuer: Issuer) -> &'static str {
@@ -50,47 +54,48 @@ fn address(issuer: Issuer) -> &'static str {
     }
 }
 
-fn refused(issuer: Issuer, code: Option<&str>) -> Advice {
-    match issuer {
-        Issuer::Role if is_about_keys(code) => Advice::new(
+fn refused(issuer: Issuer, code: Option<&str>) -> CauseAndHint {
+    let (cause, hint) = match issuer {
+        Issuer::Role if is_about_keys(code) => (
             "STS does not accept the credentials that are to assume iam_role",
             "check access_key_id, secret_access_key, session_token and region, or what gives out \
              the credentials of this machine",
         ),
-        Issuer::Role => Advice::new(
+        Issuer::Role => (
             "the role could not be assumed",
             "the trust policy of iam_role must allow sts:AssumeRole to the credentials at hand, \
              and external_id must be the one that it demands; permissions for the bucket come \
              after that",
         ),
-        Issuer::WebIdentity => Advice::new(
+        Issuer::WebIdentity => (
             "the role could not be assumed with the pod's token",
             "the trust policy of aws_role_arn must allow sts:AssumeRoleWithWebIdentity to the \
              service account of this pod; permissions for the bucket come after that",
         ),
-        Issuer::PodAgent => Advice::new(
+        Issuer::PodAgent => (
             "the agent that gives out the credentials of the pod refused its token",
             "the service account of this pod needs a pod identity association in EKS, with a role \
              whose trust policy allows sts:AssumeRole and sts:TagSession to \
              pods.eks.amazonaws.com; permissions for the bucket come after that",
         ),
-        Issuer::Federation => Advice::new(
+        Issuer::Federation => (
             "Microsoft's login service did not exchange the pod's token",
             "the application of client_id in the tenant of tenant_id needs a federated credential \
              for the issuer, namespace and service account of this pod; roles on the container \
              come after that",
         ),
-        Issuer::ClientSecret => Advice::new(
+        Issuer::ClientSecret => (
             "Microsoft's login service did not accept the application",
             "check client_id, tenant_id and client_secret, which may have expired; roles on the \
              container come after that",
         ),
-        Issuer::Google => Advice::new(
+        Issuer::Google => (
             "Google's token service did not accept the key of the service account",
             "the key may be deleted or its service account disabled, or this machine's clock be \
              wrong; permissions for the bucket come after that",
         ),
-    }
+    };
+    (cause.into(), hint)
 }
 
 /// Whether an error code of STS is about the credentials that sign the request.

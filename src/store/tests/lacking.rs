@@ -226,8 +226,8 @@ async fn folders_are_found_where_lists_ignore_the_delimiter() {
             let folder = keys::segments(&exchange).to_string();
             expected.push(folder.rsplit_once('/').unwrap().1.to_owned());
         }
-        let listed = opened(server.config()).list_folders(&keys::all_segments());
-        let mut listed = listed.await.unwrap();
+        let store = opened(server.config());
+        let mut listed = store.list_folders(&keys::all_segments()).await.unwrap();
         listed.sort_unstable();
         expected.sort_unstable();
         assert_eq!(listed, expected, "{oddity:?}");

@@ -305,6 +305,13 @@ async fn a_daemon_shows_no_secret() {
     for (number, case) in servers.cases().iter().enumerate() {
         let what = format!("the daemon of case {number}, {}", case.uri);
         let mut daemon = command("serve", case, true, folder.path()).spawn().unwrap();
+        // Read all the time: a full pipe would lose lines.
+        let mut stderr = daemon.stderr.take().unwrap();
+        let log = std::thread::spawn(move || {
+            let mut log = Vec::new();
+            stderr.read_to_end(&mut log).unwrap();
+            log
+        });
         if let Some(url) = url(&mut daemon) {
             for path in ["/readyz", "/", "/metrics", "/openapi.json", "/v1/exchanges"] {
                 let answer = reqwest::get(format!("{url}{path}")).await.unwrap();
@@ -317,12 +324,24 @@ async fn a_daemon_shows_no_secret() {
                 assert_clean(&answer.bytes().await.unwrap(), &what);
             }
         }
-        let _ = daemon.kill();
-        let mut log = Vec::new();
-        daemon.stderr.take().unwrap().read_to_end(&mut log).unwrap();
+        end(&mut daemon);
+        let log = log.join().unwrap();
         assert!(!log.is_empty(), "{what} logs something");
         assert_clean(&log, &what);
-        daemon.wait().unwrap();
+    }
+}
+
+/// Ends a daemon by a signal, so that it writes the lines of the log that are still in its queue.
+fn end(daemon: &mut Child) {
+    let mut kill = Command::new("kill");
+    kill.arg(daemon.id().to_string()).stderr(Stdio::null());
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while daemon.try_wait().unwrap().is_none() {
+        let _ = kill.status();
+        if Instant::now() > deadline {
+            let _ = daemon.kill();
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

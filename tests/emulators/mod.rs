@@ -335,6 +335,12 @@ impl Emulator {
         objects::keep_versions(self.kind, self.inner, bucket).await
     }
 
+    /// The number of versions and delete markers on S3 whose keys contain `part`.
+    #[allow(dead_code)] // not every test of emulators asks
+    pub async fn versions(&self, bucket: &str, part: &str) -> Result<usize> {
+        objects::versions(self.inner, bucket, part).await
+    }
+
     /// A header of an object, on S3.
     pub async fn header(&self, bucket: &str, key: &str, name: &str) -> Result<Option<String>> {
         objects::header(self.inner, &format!("{bucket}/{key}"), name).await

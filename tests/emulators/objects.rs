@@ -74,14 +74,28 @@ async fn s3(port: u16, path: &str, body: &str) -> Result<()> {
     signed(Method::PUT, port, path, body).await.map(drop)
 }
 
+/// The number of versions and delete markers in a bucket of S3 whose keys contain `part`.
+pub async fn versions(port: u16, bucket: &str, part: &str) -> Result<usize> {
+    let path = format!("{bucket}?versions=");
+    let (_, listed) = signed(Method::GET, port, &path, "").await?;
+    let keys = listed.split("<Key>").skip(1);
+    Ok(keys
+        .filter(|key| {
+            key.split("</Key>")
+                .next()
+                .is_some_and(|key| key.contains(part))
+        })
+        .count())
+}
+
 /// A header of an object in a bucket of S3.
 pub async fn header(port: u16, path: &str, name: &str) -> Result<Option<String>> {
-    let headers = signed(Method::HEAD, port, path, "").await?;
+    let (headers, _) = signed(Method::HEAD, port, path, "").await?;
     let value = headers.get(name).map(|value| value.to_str());
     Ok(value.transpose()?.map(str::to_owned))
 }
 
-async fn signed(method: Method, port: u16, path: &str, body: &str) -> Result<HeaderMap> {
+async fn signed(method: Method, port: u16, path: &str, body: &str) -> Result<(HeaderMap, String)> {
     let url = format!("http://127.0.0.1:{port}/{path}");
     let mut request = request(method, &url, body.to_owned())?;
     let credential = AwsCredential {
@@ -104,7 +118,7 @@ fn request(method: Method, url: &str, body: String) -> Result<HttpRequest> {
     Ok(request)
 }
 
-async fn send(request: HttpRequest) -> Result<HeaderMap> {
+async fn send(request: HttpRequest) -> Result<(HeaderMap, String)> {
     let (head, body) = request.into_parts();
     let body = body.as_bytes().cloned().unwrap_or_default();
     let url = head.uri.to_string();
@@ -113,7 +127,7 @@ async fn send(request: HttpRequest) -> Result<HeaderMap> {
     let (status, headers) = (answer.status(), answer.headers().clone());
     let text = answer.text().await?;
     ensure!(status.is_success(), "{status}: {text}");
-    Ok(headers)
+    Ok((headers, text))
 }
 
 /// A client with the defaults of its library.

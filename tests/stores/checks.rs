@@ -177,7 +177,8 @@ fn base(kind: Kind, port: u16, more: &[(&str, &str)]) -> BaseDirectoryConfig {
 
 /// Base directories that a starting daemon has probed.
 async fn probed(base: BaseDirectoryConfig) -> Result<Storage> {
-    let storage = Storage::open(&[base], &Runtime::seeded(7))?;
+    // With keys of its own: versitygw with versions says of a deleted object that it exists.
+    let storage = Storage::open(&[base], &Runtime::system())?;
     let status = storage.probe().await.remove(0);
     ensure!(status.healthy, "{:?}", status.error);
     Ok(storage)
@@ -345,6 +346,24 @@ async fn versioning(kind: Kind, work: &Path) -> Result<String> {
         warned.contains("delete_versions"),
         "no way out of versions in: {warned}"
     );
+    for (exchange, deletes) in [("kept", false), ("deleted", true)] {
+        let more: &[_] = match deletes {
+            true => &[("delete_versions", "true")],
+            false => &[],
+        };
+        let storage = probed(base(kind, emulator.port, more)).await?;
+        let id: ExchangeId = exchange.parse()?;
+        for number in 0..3 {
+            let content = vec![Bytes::from_static(b"content")];
+            storage.put_segment(&id, segment(number), content).await?;
+        }
+        ensure!(storage.remove_exchange(&id).await? == 3);
+        let left = emulator.versions(BUCKET, exchange).await?;
+        ensure!(
+            (left == 0) == deletes,
+            "{left} versions and delete markers with {more:?}"
+        );
+    }
     Ok("yes".into())
 }
 

@@ -38,9 +38,10 @@ pub async fn inject_faults(world: &mut World, kills: u64, rng: &Random) -> Resul
         anyhow::Ok(())
     };
     let storage = async {
-        // Kinds of faults alternate, so that a short run has all of them.
+        // Kinds of faults alternate, so that a short run has all of them, however long the kills
+        // take.
         for round in 0u64.. {
-            if *done.borrow() {
+            if *done.borrow() && round >= KINDS {
                 break;
             }
             disturb_storage(&mut world.store, round, &full, tally, rng).await?;
@@ -99,6 +100,9 @@ async fn disturb_daemons(
     }
     Ok(())
 }
+
+/// Kinds of faults of base directories, at most.
+const KINDS: u64 = 4;
 
 async fn disturb_storage(
     store: &mut Store,

@@ -103,7 +103,11 @@ pub struct AttemptPlan {
 impl AttemptPlan {
     /// Draws a plan; some attempts write nothing.
     pub fn draw(rng: &Random, partitions: u32) -> Self {
-        let batches = rng.next_u64() % 7;
+        // Small ones, which have a home, are common.
+        let batches = match rng.next_u64() % 10 {
+            0..7 => rng.next_u64() % 7,
+            _ => 1,
+        };
         let batches = (0..batches).map(|_| {
             let pages = 1 + rng.next_u64() % 30;
             let draw = |_| (rng.next_u64() % u64::from(partitions)) as u32;

@@ -232,22 +232,45 @@ impl Exchange {
     async fn plan(&self, chosen: &Chosen, rng: &Random) -> Result<Option<Vec<Handle>>> {
         let attempts: Vec<_> = chosen
             .iter()
-            .map(|(task, (attempt, _))| [task, attempt])
+            .map(|(task, (attempt, _))| [*task, *attempt])
             .collect();
         let target = [1, 20_000, 1 << 20, 64 << 20][(rng.next_u64() % 4) as usize];
-        let body = json!({"attempts": attempts, "target_size": target});
-        let what = format!("planning {}", self.id);
-        let request = async |daemon| {
-            let url = self
-                .clients
-                .url(daemon, rng, &format!("{}/handles", self.path()));
+        let path = format!("{}/handles", self.path());
+        let planned = async |daemon, attempts: &[[u32; 2]], from_memory| {
+            let body = json!({
+                "attempts": attempts, "target_size": target, "from_memory": from_memory,
+            });
+            let url = self.clients.url(daemon, rng, &path);
             handles(&answer(self.clients.http.post(url).json(&body)).await?)
         };
-        let Some(handles) = self.retrying(&what, rng, request).await? else {
-            return Ok(None);
-        };
-        self.check_handles(&handles, chosen)?;
-        Ok(Some(handles))
+        let (mut unknown, mut all) = (attempts, Vec::new());
+        for daemon in 0..self.clients.endpoints.len() {
+            if chance(rng, 80)
+                && !unknown.is_empty()
+                && let Ok((rest, handles)) = planned(daemon, &unknown, true).await
+            {
+                if !handles.is_empty() {
+                    count(&self.clients.tally.plans_from_memory);
+                }
+                unknown = rest;
+                all.extend(handles);
+            }
+        }
+        if !unknown.is_empty() || chosen.is_empty() {
+            let what = format!("planning {}", self.id);
+            let request = async |daemon| planned(daemon, &unknown, false).await;
+            let Some((_, handles)) = self.retrying(&what, rng, request).await? else {
+                return Ok(None);
+            };
+            all.extend(handles);
+        }
+        self.check_handles(&all, chosen)?;
+        Ok(Some(all))
+    }
+
+    /// The daemon at which its small attempts meet.
+    pub fn home(&self) -> usize {
+        (self.hash % self.clients.endpoints.len() as u64) as usize
     }
 
     fn check_handles(&self, handles: &[Handle], chosen: &Chosen) -> Result<()> {
@@ -333,10 +356,11 @@ impl Exchange {
     }
 }
 
-/// Parses the handles in a streamed answer, if it is complete.
-fn handles(body: &[u8]) -> Result<Vec<Handle>, Failure> {
+/// Parses the attempts that were not planned and the handles in a streamed answer, if it is
+/// complete.
+fn handles(body: &[u8]) -> Result<(Vec<[u32; 2]>, Vec<Handle>), Failure> {
     let broken = |what: &str| Failure::NoAnswer(format!("a list of handles {what}"));
-    let mut handles = Vec::new();
+    let (mut unknown, mut handles) = (Vec::new(), Vec::new());
     for line in body
         .split(|byte| *byte == b'\n')
         .filter(|line| !line.is_empty())
@@ -346,10 +370,15 @@ fn handles(body: &[u8]) -> Result<Vec<Handle>, Failure> {
             let status = reqwest::StatusCode::SERVICE_UNAVAILABLE;
             return Err(Failure::Problem(Problem::of(status, &line["error"])));
         }
+        if line["unknown"].is_array() {
+            unknown = serde_json::from_value(line["unknown"].clone())
+                .map_err(|_| broken("names no attempts"))?;
+            continue;
+        }
         if line["end"] == true {
             let whole = line["handles"] == handles.len();
             return if whole {
-                Ok(handles)
+                Ok((unknown, handles))
             } else {
                 Err(broken("has a wrong count"))
             };

@@ -247,6 +247,8 @@ fn check_faults_had_effects(tally: &Tally, store: &store::Store) -> Result<()> {
             "read was resumed at another daemon",
             &tally.resumed_elsewhere,
         ),
+        ("small attempt was written at its home", &tally.at_home),
+        ("exchange was planned from memory", &tally.plans_from_memory),
         ("base directory failed", &tally.store_faults),
     ] {
         ensure!(counter.get() > 0, "no {what}: the faults had no effect");

@@ -13,6 +13,8 @@ pub struct Tally {
     pub abandoned: Cell<u64>,
     pub aborted: Cell<u64>,
     pub speculative: Cell<u64>,
+    pub at_home: Cell<u64>,
+    pub plans_from_memory: Cell<u64>,
     pub batches_repeated: Cell<u64>,
     pub batches_accepted_before: Cell<u64>,
     pub finishes_repeated: Cell<u64>,
@@ -62,7 +64,8 @@ impl Tally {
         );
         println!(
             "{name}: {} exchanges ({} never closed), {} attempts: {} committed, {} lost, {} \
-             abandoned, {} aborted; {} tasks with two attempts at once",
+             abandoned, {} aborted; {} tasks with two attempts at once; {} small ones at their \
+             home, {} plans from memory",
             n(&self.exchanges),
             n(&self.left_open),
             n(&self.attempts),
@@ -71,6 +74,8 @@ impl Tally {
             n(&self.abandoned),
             n(&self.aborted),
             n(&self.speculative),
+            n(&self.at_home),
+            n(&self.plans_from_memory),
         );
         println!(
             "{name}: {} batches sent again ({} had been accepted), {} finishes sent again, {} \

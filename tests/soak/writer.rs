@@ -1,8 +1,8 @@
 //! One attempt of one task, written like Trino's plugin.
 //!
 //! All batches go to the daemon that accepted the first; an unanswered batch is sent again with the
-//! same number; an unanswered finish may have taken effect. Sometimes an attempt is abandoned or
-//! aborted early.
+//! same number; an unanswered finish may have taken effect. An attempt of one batch is tried at the
+//! exchange's home first, once. Sometimes an attempt is abandoned or aborted early.
 
 use std::time::{Duration, Instant};
 
@@ -41,6 +41,8 @@ pub struct Writer<'a> {
     task: u32,
     attempt: u32,
     owner: Option<usize>,
+    /// A finish was sent: the attempt may be committed.
+    finish_sent: bool,
     crcs: Vec<u8>,
 }
 
@@ -60,6 +62,7 @@ impl<'a> Writer<'a> {
             task,
             attempt,
             owner: None,
+            finish_sent: false,
             crcs: Vec::new(),
         }
     }
@@ -78,17 +81,19 @@ impl<'a> Writer<'a> {
                 return self.give_up().await;
             }
             let body = self.body(batch, &mut positions);
+            if plan.batches.len() == 1 && self.at_home(&body, &self.claim(1, &content)).await? {
+                continue;
+            }
             if !self.send(number, body).await? {
                 count(&self.clients.tally.lost);
-                return Ok(End::Never);
+                return Ok(match self.finish_sent {
+                    true => End::Unknown,
+                    false => End::Never,
+                });
             }
             pause(self.rng, 60).await;
         }
-        let (pages, bytes) = content.total();
-        let claim = json!({
-            "batches": plan.batches.len(), "pages": pages, "bytes": bytes,
-            "checksum": crc32c(&self.crcs),
-        });
+        let claim = self.claim(plan.batches.len(), &content);
         if !self.finish(&claim).await? {
             count(&self.clients.tally.lost);
             return Ok(End::Unknown);
@@ -96,6 +101,47 @@ impl<'a> Writer<'a> {
         count(&self.clients.tally.committed);
         self.check_repeats(&claim).await?;
         Ok(End::Committed(content))
+    }
+
+    fn claim(&self, batches: usize, content: &Content) -> Value {
+        let (pages, bytes) = content.total();
+        let checksum = crc32c(&self.crcs);
+        json!({"batches": batches, "pages": pages, "bytes": bytes, "checksum": checksum})
+    }
+
+    /// Writes and finishes the whole attempt at its home; `false` if that failed, whatever the home
+    /// made of it.
+    async fn at_home(&mut self, body: &[u8], claim: &Value) -> Result<bool> {
+        let home = self.exchange.home();
+        let path = self.path("pages?batch=0");
+        let request = self
+            .clients
+            .http
+            .post(self.clients.url(home, self.rng, &path))
+            .header("content-type", "application/vnd.stopover.pages")
+            .header("stopover-foreign", "1")
+            .body(body.to_vec());
+        let accepted = json_of(request).await;
+        let finished = match accepted {
+            Ok(_) => {
+                self.finish_sent = true;
+                self.finish_at(home, claim).await
+            }
+            Err(failure) => Err(failure),
+        };
+        match finished {
+            Ok(answer) => {
+                self.check_totals(claim, &answer)?;
+                self.owner = Some(home);
+                count(&self.clients.tally.at_home);
+                Ok(true)
+            }
+            Err(failure) if failure.is(&LOST) => Ok(false),
+            Err(failure) => {
+                self.check(&failure, &path)?;
+                Ok(false)
+            }
+        }
     }
 
     fn body(&mut self, batch: &[u32], positions: &mut [u32]) -> Vec<u8> {

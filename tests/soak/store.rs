@@ -22,6 +22,8 @@ use crate::proxy::Proxy;
 const BUCKETS: [&str; 2] = ["soak-one", "soak-two"];
 /// The object that a daemon leaves in a bucket for good, and versitygw's own folder.
 const PERMANENT: [&str; 5] = [".keep", ".sgwtmp", "identity", "members", "sweeper"];
+/// In the name of a file that versitygw leaves, and lists, if it is killed while it writes.
+const SERVER_TEMPORARY: &str = ".sgwtmp.";
 /// Size of the small file system: some dozens of segments.
 const SMALL: u64 = 12 << 20;
 
@@ -221,6 +223,7 @@ impl Remote {
             left.extend(keys.map(|key| PathBuf::from(bucket).join(key)));
         }
         left.retain(|path| !PERMANENT.iter().any(|name| path.ends_with(name)));
+        left.retain(|path| !path.to_string_lossy().contains(SERVER_TEMPORARY));
         Ok(left)
     }
 }

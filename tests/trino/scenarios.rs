@@ -25,8 +25,9 @@ use crate::store::StorageKind;
 use crate::store_killed;
 
 /// Closing is asynchronous: the coordinator does not wait for it. And where several daemons delete
-/// late objects at the same time, a tombstone may stay until the next sweep, within a minute.
-const CLEANUP_TIMEOUT: Duration = Duration::from_secs(90);
+/// late objects at the same time, a tombstone may stay until the next sweep, within a minute; where
+/// the outcome of a marker's put was unknown, until the second sweep after its close.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(240);
 /// What a daemon can learn only from the store, it learns in its sweep, once a minute.
 const SWEEP_TIMEOUT: Duration = Duration::from_secs(150);
 /// How long queries may run one after another until a daemon holds one of their sinks.

@@ -231,7 +231,7 @@ class TestSecuredHomes
         exchange.allRequiredSinksFinished();
         List<ExchangeSourceHandle> handles =
                 exchange.getSourceHandles().getNextBatch().get(60, SECONDS).handles();
-        assertThat(handles).as("one daemon has it all").singleElement();
+        assertThat(handles).as("one daemon has it all").hasSize(1);
         selector.setPartitionCount(id, 2 * TASKS).setFinal();
         for (ExchangeManager worker : workers) {
             assertThat(readAll(worker, handles, selector.build())).isEqualTo(written);

@@ -111,10 +111,8 @@ pub fn long_footer_memory(trailer: &Trailer) -> u64 {
     u64::from(trailer.footer_length) * EXPANSION + FOOTER_OVERHEAD
 }
 
-/// Steps that decoding so many bytes takes, about: a block has some ten bytes.
-fn decoding_steps(length: usize) -> usize {
-    length / 8
-}
+/// Bytes of a footer that are decoded in a step, about: a block has some ten.
+const BYTES_PER_STEP: usize = 8;
 
 /// The cached footers of an exchange.
 #[derive(Default)]
@@ -238,8 +236,8 @@ impl FooterCache {
         let Some(start) = end.checked_sub(length) else {
             return Ok(Some(Fetched::Long(trailer)));
         };
-        let decode = || self.decode(address, &tail.bytes[start..end], &trailer);
-        let footer = self.tasks.compute(decoding_steps(length), decode).await?;
+        let footer = self.decode(address, &tail.bytes[start..end], &trailer);
+        let footer = footer.await?;
         drop(tail);
         let footer = self.insert(&address.base, footer, memory);
         Ok(Some(Fetched::Footer(footer)))
@@ -260,9 +258,7 @@ impl FooterCache {
         let range = trailer.footer_offset..trailer.footer_offset + length;
         match self.storage.get_range(address, range).await {
             Ok(bytes) => {
-                let decode = || self.decode(address, &bytes, trailer);
-                let footer = self.tasks.compute(decoding_steps(bytes.len()), decode);
-                let footer = footer.await?;
+                let footer = self.decode(address, &bytes, trailer).await?;
                 drop(bytes);
                 Ok(Some(self.insert(&address.base, footer, memory)))
             }
@@ -301,13 +297,15 @@ impl FooterCache {
         Ok(trailer)
     }
 
-    fn decode(
+    async fn decode(
         &self,
         address: &SegmentAddress,
         bytes: &[u8],
         trailer: &Trailer,
     ) -> Result<Footer, FooterError> {
-        let mut footer = Footer::decode(bytes, trailer).map_err(|source| {
+        let steps = bytes.len() / BYTES_PER_STEP;
+        let decoded = self.tasks.compute(steps, || Footer::decode(bytes, trailer));
+        let mut footer = decoded.await.map_err(|source| {
             self.counted(FooterError::Malformed {
                 segment: address.clone(),
                 source,

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::error::CatalogError;
 use super::load::LoadedFooters;
 use super::lookup::Catalog;
-use super::plan::{KnownSegment, planning_steps};
+use super::plan::KnownSegment;
 use crate::id::{DaemonId, ExchangeId};
 use crate::memory::Reservation;
 use crate::storage::{ListedSegment, PartialList, StorageError};
@@ -105,8 +105,7 @@ impl Catalog {
     ) -> Result<Planned<T>, CatalogError> {
         let loaded = self.loader.load(exchange, segments).await?;
         let LoadedFooters { segments, memory } = loaded;
-        let steps = planning_steps(&segments);
-        let planned = self.tasks.compute(steps, || plan(segments)).await;
+        let planned = self.compute(segments, plan).await;
         Ok(Planned {
             result: planned.map(|plan| (plan, memory)),
             failure: listed.failure.clone(),

@@ -48,8 +48,7 @@ impl Catalog {
         let known = |address: &SegmentAddress| address.segment.daemon == own;
         let planned = match self.known_segments(exchange, known).await {
             Some(LoadedFooters { segments, memory }) => {
-                let steps = plan::planning_steps(&segments);
-                let work = || {
+                let work = |segments: Vec<_>| {
                     let (attempts, unknown) = plan::split_known(&segments, chosen);
                     if ordered && !unknown.is_empty() {
                         return Ok(None);
@@ -57,7 +56,7 @@ impl Catalog {
                     let plan = plan::plan(exchange, segments, &attempts, target)?;
                     Ok::<_, CatalogError>(Some((plan, unknown)))
                 };
-                let planned = self.tasks.compute(steps, work).await?;
+                let planned = self.compute(segments, work).await?;
                 if planned.is_some() {
                     self.footers.end_round(exchange);
                 }
@@ -87,15 +86,14 @@ impl Catalog {
     ) -> Option<(Plan, Reservation)> {
         let known = self.known_segments(exchange, |_| true).await?;
         let LoadedFooters { segments, memory } = known;
-        let steps = plan::planning_steps(&segments);
-        let work = || {
+        let work = |segments: Vec<_>| {
             let (attempts, unknown) = plan::split_known(&segments, chosen);
             if attempts.is_empty() || !unknown.is_empty() {
                 return None;
             }
             plan::plan(exchange, segments, &attempts, target_size).ok()
         };
-        let plan = self.tasks.compute(steps, work).await?;
+        let plan = self.compute(segments, work).await?;
         Some((plan, memory))
     }
 

@@ -113,13 +113,12 @@ pub struct Catalog {
     pub(super) prefetches: PrefetchSchedule,
     hot: HotSegments,
     metrics: Arc<Metrics>,
-    pub(super) tasks: TaskGroup,
+    tasks: TaskGroup,
 }
 
 impl Catalog {
     /// A catalog of the base directories. `hot` has the segments that this daemon wrote recently;
-    /// footers are cached in `pool`, the read pool. Long
-    /// computations run in `tasks`.
+    /// footers are cached in `pool`, the read pool. Long computations run in `tasks`.
     pub fn new(
         storage: Storage,
         hot: HotSegments,
@@ -231,6 +230,16 @@ impl Catalog {
             committed,
             segments,
         })
+    }
+
+    /// Plans with these segments. If there are many, no other task waits for it.
+    pub(super) async fn compute<T>(
+        &self,
+        segments: Vec<KnownSegment>,
+        work: impl FnOnce(Vec<KnownSegment>) -> T,
+    ) -> T {
+        let steps = plan::planning_steps(&segments);
+        self.tasks.compute(steps, || work(segments)).await
     }
 
     /// The totals of an attempt if it is committed.
@@ -381,9 +390,7 @@ impl Catalog {
         plan: impl Fn(Vec<KnownSegment>) -> Result<T, CatalogError>,
     ) -> Result<(T, Reservation), CatalogError> {
         let (listed, LoadedFooters { segments, memory }) = self.load_all(exchange).await?;
-        let steps = plan::planning_steps(&segments);
-        let planned = self.tasks.compute(steps, || plan(segments)).await;
-        match (planned, listed.failure) {
+        match (self.compute(segments, plan).await, listed.failure) {
             (Ok(_), Some(failure)) if !counted => Err(failure.into()),
             (Err(error), Some(failure)) if error.is_missing() => Err(failure.into()),
             (planned, _) => Ok((planned?, memory)),

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 use super::error::ExchangeError;
 use crate::id::ExchangeId;
 
-/// Background tasks of one kind at a time; each holds a few KiB. A daemon that writes that many
-/// markers at a time announces thousands of exchanges a second, or waits for its base directories.
+/// Background tasks of one kind at a time. A daemon that writes that many markers at a time
+/// announces thousands of exchanges a second, or waits for its base directories.
 pub(super) const MAX_MARKER_TASKS: usize = 1024;
 
 /// Permits for the background tasks for markers, by kind.

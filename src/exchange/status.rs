@@ -19,7 +19,6 @@ use super::error::MarkerFailure;
 use crate::id::ExchangeId;
 
 /// Exchanges remembered, open or closed. A late writer to a closed one gets 410 instead of 404.
-/// Each takes some 500 bytes.
 const CAPACITY: NonZeroUsize = NonZeroUsize::new(20_000).expect("not zero");
 
 #[derive(Debug, Clone)]

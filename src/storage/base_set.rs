@@ -7,6 +7,9 @@
 //!
 //! Markers are only in members of the set; segments may be in any base directory.
 
+use std::sync::Arc;
+
+use super::base::BaseDirectory;
 use super::error::{Result, StorageError, StorageFailure};
 use super::facade::Storage;
 use super::membership::MemberState;
@@ -90,6 +93,12 @@ impl Storage {
     /// announcements are in it.
     pub fn remember_set(&self, exchange: &ExchangeId, set: &[BaseId]) {
         self.inner.sets.add(exchange, set);
+    }
+
+    /// The index of a base directory, if it is one of these.
+    pub(super) fn index_of(&self, base: &Arc<BaseDirectory>) -> Option<usize> {
+        let mut bases = self.inner.bases.iter();
+        bases.position(|one| Arc::ptr_eq(one, base))
     }
 
     /// The base directories, divided by the set of an exchange.

@@ -13,7 +13,6 @@ use parking_lot::Mutex;
 use crate::id::{BaseId, ExchangeId};
 
 /// Exchanges whose sets are stored. For any other, all base directories count as members.
-/// Each takes some 200 bytes.
 const CAPACITY: NonZeroUsize = NonZeroUsize::new(20_000).expect("not zero");
 
 #[derive(Debug)]

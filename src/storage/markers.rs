@@ -391,7 +391,7 @@ impl Storage {
         let order = |healthy: &[bool]| placement::healthy_first(indexes.clone(), healthy);
         let put = |base: Arc<BaseDirectory>| {
             let (key, written) = (key.clone(), written.clone());
-            let index = self.inner.bases.iter().position(|b| Arc::ptr_eq(b, &base));
+            let index = self.index_of(&base);
             let (inner, exchange) = (Arc::clone(&self.inner), exchange.clone());
             async move {
                 let new = Precondition::Absent;
@@ -464,7 +464,7 @@ impl Storage {
         let order = |healthy: &[bool]| placement::healthy_first(indexes.clone(), healthy);
         let put = |base: Arc<BaseDirectory>| {
             let (key, written) = (key.clone(), written.clone());
-            let index = self.inner.bases.iter().position(|b| Arc::ptr_eq(b, &base));
+            let index = self.index_of(&base);
             let expected = expected.iter().find(|(i, _)| Some(*i) == index);
             let expected = expected.map_or(Precondition::Absent, |(_, expected)| expected.clone());
             let (inner, exchange) = (Arc::clone(&self.inner), exchange.clone());

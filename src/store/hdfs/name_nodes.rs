@@ -108,7 +108,7 @@ impl NameNodes {
 
     /// Syncs a file of this size to the disks of its DataNodes, within the time that this may take.
     /// If a DataNode dies while the client waits for the acknowledgement, the client waits for ever
-    /// (hdfs-native 0.14.8: it joins its task that sends packets, which waits for more of them).
+    /// (hdfs-native 0.14.8: it joins its sending task, and that waits for more packets).
     pub(super) async fn sync(&self, file: &mut FileWriter, size: u64) -> Result<(), HdfsError> {
         let limit = sync_limit(self.call, size);
         let synced = self.clock.within(limit, file.hsync()).await;

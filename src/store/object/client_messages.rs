@@ -152,9 +152,7 @@ pub(super) fn issuer_in(text: &str, status: Option<u16>) -> Option<(Issuer, Issu
         false => Issuer::Google,
     };
     let fault = match status {
-        Some(408 | 429) => IssuerFault::Failed,
-        Some(400..500) => IssuerFault::Refused,
-        Some(_) => IssuerFault::Failed,
+        Some(status) => IssuerFault::of(status),
         None if answered => IssuerFault::NoCredentials,
         None => IssuerFault::Unreachable,
     };

@@ -61,6 +61,17 @@ pub(super) enum IssuerFault {
     NoCredentials,
 }
 
+impl IssuerFault {
+    /// What an answer with this status, which is not one of success, says.
+    pub(super) fn of(status: u16) -> Self {
+        match status {
+            408 | 429 => Self::Failed,
+            400..500 => Self::Refused,
+            _ => Self::Failed,
+        }
+    }
+}
+
 /// The failure of a service that gives out credentials.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
@@ -141,11 +152,7 @@ pub(super) async fn answer_to(
     if status.is_success() {
         return Ok(Answer { body, date });
     }
-    let fault = match status.as_u16() {
-        408 | 429 => IssuerFault::Failed,
-        400..500 => IssuerFault::Refused,
-        _ => IssuerFault::Failed,
-    };
+    let fault = IssuerFault::of(status.as_u16());
     let failure = IssuerError {
         issuer,
         fault,

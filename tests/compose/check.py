@@ -18,7 +18,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 
@@ -27,7 +26,7 @@ import yaml
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "deploy"))
 
 import nodes  # noqa: E402
-from common import ROOT, RULES, end_on_signals, free_port, program  # noqa: E402
+from common import ROOT, RULES, free_port, program  # noqa: E402
 from nodes import wait_for  # noqa: E402
 from topology import ask, prometheus, started, until, value  # noqa: E402
 
@@ -219,22 +218,5 @@ def problems(folder):
             yield from loss_problems(services, processes, url)
 
 
-def main():
-    end_on_signals()
-    with tempfile.TemporaryDirectory() as folder:
-        found = []
-        try:
-            found.extend(problems(folder))
-        except (SystemExit, nodes.QueryFailed) as error:
-            found.append(str(error))
-        for problem in found:
-            print(f"FAIL {problem}", file=sys.stderr)
-        if found:
-            for log in sorted(pathlib.Path(folder).glob("*.log")):
-                print(f"--- {log.name}\n{log.read_text(errors='replace')[-3000:]}", file=sys.stderr)
-    print("FAIL" if found else "ok: what deploy/compose describes works")
-    return 1 if found else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(nodes.report(problems, "*.log", "what deploy/compose describes works"))

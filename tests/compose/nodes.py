@@ -1,18 +1,20 @@
 """Nodes of Trino as processes, and queries over HTTP, for the checks that follow a page.
 
-Does: lay out a node's folder, start its JVM, run queries, list a query's tasks. Does not: decide a
-setting: the callers take them from the files and pages that they check. Invariant: a node listens
-on the address and port that its caller chose.
+Does: lay out a node's folder, start its JVM, run queries, list a query's tasks, report what a check
+found. Does not: decide a setting: the callers take them from the files and pages that they check.
+Invariant: a node listens on the address and port that its caller chose.
 """
 
 import contextlib
 import json
 import pathlib
 import shutil
+import sys
+import tempfile
 import time
 import urllib.request
 
-from common import program
+from common import end_on_signals, program
 from topology import started, until
 
 # What Trino's image sets and documentation leaves as it is, with less memory.
@@ -148,3 +150,22 @@ def plain_rows(coordinator, sql):
                 raise
             print(f"once more without fault tolerance: {error}", flush=True)
     raise SystemExit(f"the machine is too busy for a query without fault tolerance: {sql}")
+
+
+def report(problems, logs, holds):
+    """Prints what a check in a temporary folder finds, with the ends of its logs; the exit code."""
+    end_on_signals()
+    with tempfile.TemporaryDirectory() as folder:
+        found = []
+        try:
+            found.extend(problems(folder))
+        except (SystemExit, QueryFailed) as error:
+            found.append(str(error))
+        for problem in found:
+            print(f"FAIL {problem}", file=sys.stderr)
+        if found:
+            for log in sorted(pathlib.Path(folder).glob(logs)):
+                end = log.read_text(errors="replace")[-3000:]
+                print(f"--- {log.relative_to(folder)}\n{end}", file=sys.stderr)
+    print("FAIL" if found else f"ok: {holds}")
+    return 1 if found else 0

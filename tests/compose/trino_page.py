@@ -16,7 +16,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.error
@@ -25,7 +24,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "deploy"))
 
 import nodes  # noqa: E402
 import policies  # noqa: E402
-from common import end_on_signals, free_port, program, run, text  # noqa: E402
+from common import free_port, program, run, text  # noqa: E402
 from topology import started  # noqa: E402
 from walkthrough import block_after  # noqa: E402
 
@@ -305,22 +304,5 @@ def problems_of(folder):
         yield from failure_problems(page, cluster)
 
 
-def main():
-    end_on_signals()
-    with tempfile.TemporaryDirectory() as folder:
-        found = []
-        try:
-            found.extend(problems_of(folder))
-        except (SystemExit, nodes.QueryFailed) as error:
-            found.append(str(error))
-        for problem in found:
-            print(f"FAIL {problem}", file=sys.stderr)
-        if found:
-            for log in sorted(pathlib.Path(folder).glob("*/*.log")):
-                print(f"--- {log}\n{log.read_text(errors='replace')[-3000:]}", file=sys.stderr)
-    print("FAIL" if found else f"ok: {PAGE} holds")
-    return 1 if found else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(nodes.report(problems_of, "*/*.log", f"{PAGE} holds"))

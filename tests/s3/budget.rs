@@ -30,6 +30,20 @@ struct Shuffle {
     page_bytes: usize,
 }
 
+const SMALL_TASKS: Shuffle = Shuffle {
+    tasks: 200,
+    partitions: 50,
+    task_bytes: 1 << 20,
+    page_bytes: 16 << 10,
+};
+
+const LARGE_TASKS: Shuffle = Shuffle {
+    tasks: 32,
+    partitions: 50,
+    task_bytes: 32 << 20,
+    page_bytes: 64 << 10,
+};
+
 impl Shuffle {
     fn pages_of_a_task(&self) -> u32 {
         (self.task_bytes / self.page_bytes) as u32
@@ -134,6 +148,13 @@ struct Cost {
     gets: usize,
 }
 
+impl Cost {
+    fn is_at_most(&self, puts: usize, gets: usize) {
+        let Self { puts: p, gets: g } = self;
+        assert!(*p <= puts && *g <= gets, "{p} PUT, {g} GET");
+    }
+}
+
 /// An announced exchange, and the daemons of a fleet. The first one announced it.
 struct Work {
     gateway: Gateway,
@@ -181,12 +202,15 @@ impl Work {
         tasks.map(|t| TaskAttempt::new(t, 0).unwrap()).collect()
     }
 
-    async fn read(&self, reader: &Daemon, handles: Vec<String>) {
+    /// Reads all pages, and ends.
+    async fn read(self, reader: Daemon, handles: Vec<String>) -> Cost {
+        let length = handles.iter().map(String::len).sum();
         let reads = handles.into_iter().map(|handle| {
             let reader = reader.clone();
             async move { read_handle(&reader, &handle).await }
         });
         assert_eq!(at_once(8, reads).await, self.shuffle.pages());
+        self.end(length).await
     }
 
     /// Counts the requests, and closes the exchange, which leaves nothing.
@@ -216,15 +240,13 @@ impl Work {
 async fn run(shuffle: Shuffle) -> Cost {
     let work = Work::begin(shuffle, 2).await;
     work.write(false).await;
-    let (reader, chosen) = (&work.fleet[1], work.chosen());
+    let (reader, chosen) = (work.fleet[1].clone(), work.chosen());
     let planned = reader
         .catalog
         .plan_handles(&work.exchange, false, &chosen, 64 << 20);
     let (planned, _memory) = planned.await.unwrap();
-    let handles: Vec<_> = planned.map(|handle| handle.text).collect();
-    let length = handles.iter().map(String::len).sum();
-    work.read(reader, handles).await;
-    work.end(length).await
+    let handles = planned.map(|handle| handle.text).collect();
+    work.read(reader, handles).await
 }
 
 /// The small sinks of eight nodes meet at one of their daemons. The coordinator asks all eight
@@ -243,58 +265,21 @@ async fn run_in_a_fleet(shuffle: Shuffle) -> Cost {
         unknown = planned.unknown;
     }
     assert!(unknown.is_empty(), "not in memory: {unknown:?}");
-    let length = handles.iter().map(String::len).sum();
-    work.read(&work.fleet[0], handles).await;
-    work.end(length).await
+    let home = work.fleet[0].clone();
+    work.read(home, handles).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_small_tasks_cost_at_most_60_puts_and_200_gets() {
-    let shuffle = Shuffle {
-        tasks: 200,
-        partitions: 50,
-        task_bytes: 1 << 20,
-        page_bytes: 16 << 10,
-    };
-    let cost = run(shuffle).await;
-    assert!(
-        cost.puts <= 60 && cost.gets <= 200,
-        "{} PUT, {} GET",
-        cost.puts,
-        cost.gets
-    );
+    run(SMALL_TASKS).await.is_at_most(60, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_small_tasks_of_eight_nodes_cost_at_most_60_puts_and_60_gets() {
-    let shuffle = Shuffle {
-        tasks: 200,
-        partitions: 50,
-        task_bytes: 1 << 20,
-        page_bytes: 16 << 10,
-    };
-    let cost = run_in_a_fleet(shuffle).await;
-    assert!(
-        cost.puts <= 60 && cost.gets <= 60,
-        "{} PUT, {} GET",
-        cost.puts,
-        cost.gets
-    );
+    run_in_a_fleet(SMALL_TASKS).await.is_at_most(60, 60);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gibibyte_of_large_tasks_costs_at_most_100_puts_and_1000_gets() {
-    let shuffle = Shuffle {
-        tasks: 32,
-        partitions: 50,
-        task_bytes: 32 << 20,
-        page_bytes: 64 << 10,
-    };
-    let cost = run(shuffle).await;
-    assert!(
-        cost.puts <= 100 && cost.gets <= 1000,
-        "{} PUT, {} GET",
-        cost.puts,
-        cost.gets
-    );
+    run(LARGE_TASKS).await.is_at_most(100, 1000);
 }

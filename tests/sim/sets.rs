@@ -17,6 +17,17 @@ use crate::store::{Outage, OutageKind};
 /// Longer than any test.
 const FOR_EVER: Duration = Duration::from_secs(36_000);
 
+/// The ways in which a base directory is out of order.
+const KINDS: [OutageKind; 7] = [
+    OutageKind::Fails,
+    OutageKind::Silent,
+    OutageKind::Hangs,
+    OutageKind::Full,
+    OutageKind::Half,
+    OutageKind::Denied,
+    OutageKind::ReadOnly,
+];
+
 /// A base directory fails from now on, and all daemons know.
 async fn out_of_order(cluster: &Cluster, site: usize, kind: OutageKind) {
     fails(cluster, site, kind);
@@ -83,15 +94,7 @@ async fn announce_in_the_first_alone(cluster: &Cluster) {
 fn an_exchange_announced_while_a_base_directory_is_out_of_order_never_waits_for_it() {
     // One base directory of several that could not be read stopped every new query for 150 s, and
     // then failed it.
-    for kind in [
-        OutageKind::Fails,
-        OutageKind::Silent,
-        OutageKind::Hangs,
-        OutageKind::Full,
-        OutageKind::Half,
-        OutageKind::Denied,
-        OutageKind::ReadOnly,
-    ] {
+    for kind in KINDS {
         in_a_quiet_world(3, 3, |cluster| async move {
             out_of_order(&cluster, 1, kind).await;
             let start = Instant::now();
@@ -126,15 +129,7 @@ async fn eventually<T>(what: &str, mut request: impl AsyncFnMut() -> Result<T, R
 fn an_exchange_that_is_the_first_to_meet_a_base_directory_out_of_order_waits_for_it_once() {
     // A plan waited until the list of one that hung had timed out: longer than its client waits,
     // and twice.
-    for kind in [
-        OutageKind::Fails,
-        OutageKind::Silent,
-        OutageKind::Hangs,
-        OutageKind::Full,
-        OutageKind::Half,
-        OutageKind::Denied,
-        OutageKind::ReadOnly,
-    ] {
+    for kind in KINDS {
         in_a_quiet_world(3, 3, |cluster| async move {
             fails(&cluster, 1, kind);
             let start = Instant::now();

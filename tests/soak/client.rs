@@ -124,6 +124,12 @@ impl Clients {
         format!("{}{path}", self.endpoints[daemon].urls[way])
     }
 
+    /// A request with a batch of framed pages.
+    pub fn post_batch(&self, url: String, batch: impl Into<reqwest::Body>) -> RequestBuilder {
+        let request = self.http.post(url).body(batch);
+        request.header("content-type", "application/vnd.stopover.pages")
+    }
+
     /// Sends a request to random daemons until one succeeds.
     ///
     /// # Errors

@@ -114,14 +114,9 @@ impl<'a> Writer<'a> {
     async fn at_home(&mut self, body: &[u8], claim: &Value) -> Result<bool> {
         let home = self.exchange.home();
         let path = self.path("pages?batch=0");
-        let request = self
-            .clients
-            .http
-            .post(self.clients.url(home, self.rng, &path))
-            .header("content-type", "application/vnd.stopover.pages")
-            .header("stopover-foreign", "1")
-            .body(body.to_vec());
-        let accepted = json_of(request).await;
+        let url = self.clients.url(home, self.rng, &path);
+        let request = self.clients.post_batch(url, body.to_vec());
+        let accepted = json_of(request.header("stopover-foreign", "1")).await;
         let finished = match accepted {
             Ok(_) => {
                 self.finish_sent = true;
@@ -178,12 +173,7 @@ impl<'a> Writer<'a> {
         loop {
             let daemon = self.owner.unwrap_or_else(|| self.clients.any(self.rng));
             let url = self.clients.url(daemon, self.rng, &path);
-            let request = self
-                .clients
-                .http
-                .post(url)
-                .header("content-type", "application/vnd.stopover.pages")
-                .body(body.clone());
+            let request = self.clients.post_batch(url, body.clone());
             let failure = match json_of(request).await {
                 Ok(accepted) => {
                     ensure!(accepted["batch"] == number, "batch {number}: {accepted}");
@@ -340,11 +330,7 @@ pub async fn write_late(clients: &Clients, exchange: &Exchange, rng: &Random) ->
     let sink = format!("{}/sinks/99/0", exchange.path());
     let daemon = clients.any(rng);
     let url = clients.url(daemon, rng, &format!("{sink}/pages?batch=0"));
-    let request = clients
-        .http
-        .post(url)
-        .header("content-type", "application/vnd.stopover.pages")
-        .body(body);
+    let request = clients.post_batch(url, body);
     let closed = ["exchange-closed", "exchange-not-found", "sink-failed"];
     for request in [
         request,

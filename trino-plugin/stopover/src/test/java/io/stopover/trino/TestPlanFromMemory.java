@@ -120,6 +120,17 @@ class TestPlanFromMemory
         return handles;
     }
 
+    /** The homes by block of tasks, at which all attempts were committed. */
+    private Map<Integer, FakeDaemon> exchangeCommittedAtHomes()
+            throws Exception
+    {
+        Map<Integer, FakeDaemon> homes = exchangeWithHomes();
+        for (int task = 0; task < TASKS; task++) {
+            commit(homes.get(task / 256), task);
+        }
+        return homes;
+    }
+
     /** Attempts named in all requests for handles. */
     private long attemptsSent()
     {
@@ -146,10 +157,7 @@ class TestPlanFromMemory
     void testAttemptsAtTheirHomesAreSentOnceEach()
             throws Exception
     {
-        Map<Integer, FakeDaemon> homes = exchangeWithHomes();
-        for (int task = 0; task < TASKS; task++) {
-            commit(homes.get(task / 256), task);
-        }
+        Map<Integer, FakeDaemon> homes = exchangeCommittedAtHomes();
         List<ExchangeSourceHandle> handles = plan();
         assertThat(attemptsSent()).isEqualTo(TASKS);
         assertThat(queried()).isEqualTo(4);
@@ -180,10 +188,7 @@ class TestPlanFromMemory
     void testAttemptsOfAHomeThatDoesNotAnswerAreListed()
             throws Exception
     {
-        Map<Integer, FakeDaemon> homes = exchangeWithHomes();
-        for (int task = 0; task < TASKS; task++) {
-            commit(homes.get(task / 256), task);
-        }
+        Map<Integer, FakeDaemon> homes = exchangeCommittedAtHomes();
         homes.get(0).onNext("/hot-handles", hang());
         List<ExchangeSourceHandle> handles = plan();
         assertThat(holders(handles)).hasSize(4)
@@ -203,10 +208,7 @@ class TestPlanFromMemory
     void testAttemptThatItsHomeAndAnotherHomeKnowIsPlannedOnce()
             throws Exception
     {
-        Map<Integer, FakeDaemon> homes = exchangeWithHomes();
-        for (int task = 0; task < TASKS; task++) {
-            commit(homes.get(task / 256), task);
-        }
+        Map<Integer, FakeDaemon> homes = exchangeCommittedAtHomes();
         homes.get(1).commit(name, 0, 0, PAGE_SIZE);
         plan();
         assertThat(attemptsSent()).isEqualTo(TASKS);

@@ -1,4 +1,4 @@
-//! Markers that were put with an unknown outcome.
+//! Markers that were put and may appear late.
 //!
 //! Does: remember where, for a bounded number of exchanges. Does not: resolve them (`exchanges`).
 //! Invariant: what is remembered stays so: a put that timed out may be applied seconds later, also
@@ -34,8 +34,8 @@ impl UncertainMarkers {
         }
     }
 
-    /// Remembers a put into a base directory whose outcome is unknown, if it creates a marker: it
-    /// may be applied after the exchange was closed. A renewal cannot, as its condition fails then.
+    /// Remembers a put into a base directory that may still be applied, if it creates a marker:
+    /// perhaps after the exchange was closed. A renewal cannot, as its condition fails then.
     pub(super) fn attempted(
         &self,
         exchange: &ExchangeId,
@@ -43,10 +43,11 @@ impl UncertainMarkers {
         expected: &Precondition,
         put: Result<bool, StoreError>,
     ) -> Result<bool, StoreError> {
-        let is_unknown = |error: &StoreError| error.kind == StoreErrorKind::Unavailable;
+        let may_follow =
+            |error: &StoreError| error.kind == StoreErrorKind::Unavailable && !error.settled;
         let creates = !matches!(expected, Precondition::Version(_));
         if creates
-            && put.as_ref().is_err_and(is_unknown)
+            && put.as_ref().is_err_and(may_follow)
             && let Some(base) = base
         {
             self.add(exchange, base);

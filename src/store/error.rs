@@ -68,6 +68,9 @@ pub struct StoreError {
     pub contended: bool,
     /// The operation made no progress, or not enough, for as long as it may.
     pub timed_out: bool,
+    /// The operation takes no effect from now on: it never reached the store, or the store has said
+    /// what became of it. Any other failed write may be applied seconds later.
+    pub settled: bool,
     /// The credentials have expired. A refresh may already be in progress.
     pub credentials_expired: bool,
     /// How long the store asked to wait before the next attempt.
@@ -86,6 +89,7 @@ impl StoreError {
             hint: None,
             contended: false,
             timed_out: false,
+            settled: false,
             credentials_expired: false,
             retry_after: None,
             full: false,

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::client::RequestError;
 use crate::cluster::{Cluster, pause, sleep_millis};
 use crate::history::AttemptId;
+use crate::host::Host;
 use crate::plan::ExchangePlan;
 use crate::reader::Reader;
 use crate::rng::Rng;
@@ -31,6 +32,8 @@ pub struct Coordinator {
     rng: Rng,
     /// For each task, the attempt that was reported finished first.
     chosen: Arc<Mutex<BTreeMap<u32, AttemptId>>>,
+    /// The hosts that may announce it yet: asked, and neither closed nor gone.
+    announcers: Arc<Mutex<Vec<Arc<Host>>>>,
     /// Cancelled when it stops renewing.
     stopped: CancellationToken,
     /// Its only permit is taken while the coordinator pauses.
@@ -48,6 +51,7 @@ impl Coordinator {
             plan: plan.clone(),
             rng: Rng::new(seed, &format!("coordinator {}", plan.name)),
             chosen: Arc::default(),
+            announcers: Arc::default(),
             stopped: CancellationToken::new(),
             not_paused: Arc::new(Semaphore::new(1)),
         }
@@ -130,11 +134,7 @@ impl Coordinator {
         }
     }
 
-    pub fn reader<'a>(
-        &'a self,
-        rng: &'a Rng,
-        only: Option<&'a Arc<crate::host::Host>>,
-    ) -> Reader<'a> {
+    pub fn reader<'a>(&'a self, rng: &'a Rng, only: Option<&'a Arc<Host>>) -> Reader<'a> {
         Reader {
             cluster: &self.cluster,
             exchange: self.name(),
@@ -154,6 +154,9 @@ impl Coordinator {
         let announced = client
             .announce(&host, self.name(), (partitions, ordered), renewal)
             .await;
+        if !renewal {
+            self.asked(&host, &announced.result);
+        }
         if announced.result.is_ok() || matches!(announced.result, Err(RequestError::Problem { .. }))
         {
             self.cluster
@@ -163,6 +166,15 @@ impl Coordinator {
                 .contacted(self.name());
         }
         announced.result
+    }
+
+    /// Remembers where an announcement was sent, unless nothing listened there.
+    fn asked<T>(&self, host: &Arc<Host>, result: &Result<T, RequestError>) {
+        let mut announcers = self.announcers.lock();
+        let is_known = announcers.iter().any(|known| known.index == host.index);
+        if !is_known && !matches!(result, Err(RequestError::Refused)) {
+            announcers.push(Arc::clone(host));
+        }
     }
 
     fn properties(&self) -> (u32, bool) {
@@ -176,7 +188,9 @@ impl Coordinator {
                 let host = self.cluster.any_host(&self.rng);
                 let (client, properties) = (&self.cluster.client, self.properties());
                 let announced = client.announce_new(&host, self.name(), properties);
-                if announced.await.result.is_ok() {
+                let announced = announced.await.result;
+                self.asked(&host, &announced);
+                if announced.is_ok() {
                     self.cluster.simulation.count("an announcement at once");
                     let confirming = self.clone();
                     let confirming = async move { confirming.confirm().await };
@@ -205,7 +219,9 @@ impl Coordinator {
             }
             let host = self.cluster.any_host(&rng);
             let (client, properties) = (&self.cluster.client, self.properties());
-            match client.confirm(&host, self.name(), properties).await.result {
+            let confirmed = client.confirm(&host, self.name(), properties).await.result;
+            self.asked(&host, &confirmed);
+            match confirmed {
                 Ok(_) => {
                     let mut history = self.cluster.simulation.history.lock();
                     history.contacted(self.name());
@@ -339,7 +355,8 @@ impl Coordinator {
         })
     }
 
-    /// Closes the exchange at any daemon, with a few tries.
+    /// Closes the exchange where it was announced, or else at any daemon, with a few tries; the
+    /// other announcers hear of it later.
     pub async fn close(&self) {
         self.stopped.cancel();
         self.cluster
@@ -348,24 +365,58 @@ impl Coordinator {
             .lock()
             .exchange(self.name())
             .closing = true;
+        let announcers = self.announcers.lock().clone();
         for tries in 0..8 {
-            let host = self.cluster.any_host(&self.rng);
-            match self.cluster.client.close(&host, self.name()).await {
+            let announcer = announcers.get(tries as usize).cloned();
+            let host = announcer.unwrap_or_else(|| self.cluster.any_host(&self.rng));
+            match self.close_at(&host).await {
                 Ok(()) => {
                     self.cluster.simulation.count("an exchange closed");
+                    self.close_at_others();
                     return;
                 }
                 Err(error) if error.retryable() => pause(&self.rng, tries).await,
-                Err(error) => {
-                    let simulation = &self.cluster.simulation;
-                    simulation.violate(format_args!("a close was answered with {error:?}"));
-                    return;
-                }
+                Err(_) => return,
             }
         }
         self.cluster
             .simulation
             .count("an exchange that could not be closed");
+        self.close_at_others();
+    }
+
+    async fn close_at(&self, host: &Arc<Host>) -> Result<(), RequestError> {
+        let closed = self.cluster.client.close(host, self.name()).await;
+        if matches!(closed, Ok(()) | Err(RequestError::Refused)) {
+            self.announcers
+                .lock()
+                .retain(|asked| asked.index != host.index);
+        }
+        let simulation = &self.cluster.simulation;
+        if let Err(error) = &closed
+            && !error.retryable()
+        {
+            simulation.violate(format_args!("a close was answered with {error:?}"));
+        }
+        closed
+    }
+
+    /// A daemon that has not answered may read the announcement later and open the exchange again.
+    fn close_at_others(&self) {
+        for host in self.announcers.lock().clone() {
+            let closing = self.clone();
+            self.cluster.simulation.spawn(async move {
+                closing.cluster.simulation.count("a close elsewhere");
+                let label = format!("closing {} at {}", closing.name(), host.index);
+                let rng = Rng::new(closing.cluster.simulation.seed, &label);
+                for tries in 0..100 {
+                    match closing.close_at(&host).await {
+                        Ok(()) | Err(RequestError::Refused) => return,
+                        Err(_) => pause(&rng, tries).await,
+                    }
+                }
+            });
+        }
     }
 
     /// Stops without closing the exchange.

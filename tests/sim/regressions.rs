@@ -14,7 +14,7 @@ use stopover::id::ExchangeId;
 use stopover::store::keys;
 use tokio::time::Instant;
 
-use crate::client::Handle;
+use crate::client::{Handle, RequestError};
 use crate::cluster::{Cluster, sleep_millis};
 use crate::crash_point::CrashPoint;
 use crate::faults::{MAX_SLOW_LATENCY, StoreFaults};
@@ -409,5 +409,61 @@ fn a_marker_that_is_put_late_does_not_reopen_a_closed_exchange() {
         assert!(tombstones > 0, "no put was late");
         tokio::time::sleep(Duration::from_secs(600)).await;
         assert_eq!(cluster.leftovers(), [""; 0]);
+    });
+}
+
+#[test]
+fn an_announcement_that_a_frozen_daemon_reads_late_ends_with_the_close_there() {
+    // A client announced an exchange at a daemon that was frozen, then through another one, where
+    // it wrote and closed it. The first daemon read the announcement when it went on, and opened
+    // the exchange again (seed 9775). A client that has announced somewhere closes there too.
+    in_a_quiet_world(2, 2, |cluster| async move {
+        let (client, frozen, other) = (&cluster.client, &cluster.hosts[0], &cluster.hosts[1]);
+        frozen.wait_until_serving().await;
+        let process = frozen.process().unwrap();
+        let freezing = tokio::spawn(async move { process.freeze(Duration::from_secs(40)).await });
+        sleep_millis(10).await;
+        let names: Vec<String> = (0..8).map(|number| format!("late-{number}")).collect();
+        for name in &names {
+            cluster
+                .simulation
+                .history
+                .lock()
+                .add_exchange(name, 2, false);
+        }
+        let unanswered = names
+            .iter()
+            .map(|name| client.announce(frozen, name, (2, false), false));
+        for announced in futures::future::join_all(unanswered).await {
+            assert_eq!(announced.result, Err(RequestError::Lost));
+        }
+        for name in &names {
+            let announced = client.announce(other, name, (2, false), false).await;
+            assert_eq!(announced.result, Ok(true));
+            cluster.simulation.history.lock().exchange(name).closing = true;
+            client.close(other, name).await.unwrap();
+        }
+        // Some while it is frozen, some when it has read the announcement.
+        let closing = names.iter().enumerate().map(async |(number, name)| {
+            sleep_millis(number as u64 * 5000).await;
+            while let Err(error) = client.close(frozen, name).await {
+                assert!(error.retryable(), "{error:?}");
+            }
+        });
+        futures::future::join_all(closing).await;
+        freezing.await.unwrap();
+        sleep_millis(10_000).await;
+        for name in &names {
+            let id: ExchangeId = name.parse().unwrap();
+            for host in [frozen, other] {
+                let run = host.wait_until_serving().await;
+                assert!(!run.daemon.exchanges.is_open(&id).await.unwrap(), "{id}");
+            }
+            let late = client.announce(frozen, name, (2, false), false).await;
+            assert!(late.result.unwrap_err().is("exchange-closed"));
+        }
+        let mut left = cluster.leftovers();
+        left.retain(|key| key.contains("late-"));
+        assert_eq!(left, [""; 0]);
     });
 }

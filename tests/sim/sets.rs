@@ -10,8 +10,8 @@ use crate::announcing::{Y, announce_new, close, confirm, objects, write};
 use crate::client::RequestError;
 use crate::cluster::{Cluster, sleep_millis};
 use crate::net::ReadBehaviour;
-use crate::plan::{ANNOUNCEMENT, LEASE};
-use crate::regressions::in_a_quiet_world;
+use crate::plan::{ANNOUNCEMENT, LEASE, Plan};
+use crate::regressions::{in_a_quiet_world, in_a_world};
 use crate::store::{Outage, OutageKind};
 
 /// Longer than any test.
@@ -387,6 +387,32 @@ fn a_renewal_through_a_daemon_that_does_not_know_the_set_stays_in_it() {
         close(&cluster, 1).await.unwrap();
         assert_eq!(objects(&cluster, ""), [""; 0]);
     });
+}
+
+#[test]
+fn a_close_leaves_no_tombstone_where_the_put_of_a_marker_was_rejected() {
+    // Wherever a marker could not be put, for whatever reason, the close put a tombstone that the
+    // sweeper removed two minutes later, though such a put cannot be applied any more.
+    for (kind, local) in [
+        (OutageKind::Full, false),
+        (OutageKind::ReadOnly, false),
+        (OutageKind::Full, true),
+        (OutageKind::Fails, true),
+    ] {
+        let mut plan = Plan::quiet(1, 2);
+        plan.sites = vec![local; 2];
+        in_a_world(plan, None, |cluster| async move {
+            cluster.simulation.history.lock().add_exchange(Y, 2, false);
+            let first = preferred(&cluster).await;
+            fails(&cluster, first, kind);
+            announce_new(&cluster, 0).await;
+            eventually("confirm", async || confirm(&cluster, 0).await).await;
+            assert_eq!(stored_in(&cluster, 1 - first), 1, "{kind:?}");
+            in_order(&cluster, first).await;
+            close(&cluster, 0).await.unwrap();
+            assert_eq!(objects(&cluster, ""), [""; 0], "{kind:?}");
+        });
+    }
 }
 
 /// The base directory into which the marker of [`Y`] goes first.

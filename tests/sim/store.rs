@@ -255,7 +255,7 @@ impl Anchor {
             before.below == now.below || (now.identity.is_some() && known)
         });
         if !is_same {
-            return Err(unavailable("another folder is there"));
+            return Err(not_done("another folder is there"));
         }
         *anchored = Some(now);
         Ok(())
@@ -295,7 +295,7 @@ impl SimulatedStore {
     ) -> Result<T, StoreError> {
         let site = Arc::clone(&self.site);
         if site.is_cut_off(self.process.incarnation) {
-            return Err(unavailable("connection refused"));
+            return Err(not_done("connection refused"));
         }
         let outcome = site.draw_outcome(operation);
         let (there, back) = (site.latency(), site.latency());
@@ -311,14 +311,15 @@ impl SimulatedStore {
             checked.check(&site, &site.disk.lock())?;
             tokio::time::sleep(there).await;
             let answer = match outcome {
+                Outcome::Fails if site.local => Err(not_done("input/output error")),
                 Outcome::Fails => Err(unavailable("connection reset")),
-                Outcome::Throttled => Err(unavailable("503 SlowDown: reduce your request rate")),
+                Outcome::Throttled => Err(not_done("503 SlowDown: reduce your request rate")),
                 Outcome::Contended => Err(StoreError {
                     contended: true,
-                    ..unavailable("409 Conflict")
+                    ..not_done("409 Conflict")
                 }),
                 Outcome::LateEffect(_) => Err(unavailable("timed out")),
-                Outcome::Full => Err(unavailable("no space left")),
+                Outcome::Full => Err(not_done("no space left")),
                 Outcome::Denied => Err(denied()),
                 Outcome::Hangs(_) if site.local => {
                     site.wait_while_hanging().await;
@@ -390,7 +391,7 @@ impl SimulatedStore {
         let denied = &self.site.denied;
         let run = self.process.incarnation;
         if denied.lock().contains(&run) || self.site.is_cut_off(run) {
-            return Err(unavailable("connection refused"));
+            return Err(not_done("connection refused"));
         }
         if self.site.local {
             return self.put_file(what, key, bytes, expected).await;
@@ -431,7 +432,7 @@ impl SimulatedStore {
             note!(site.simulation, "store {run:x} {name} {what}: {renamed:?}");
             tokio::time::sleep(back).await;
             anchor.check(&site, &site.disk.lock())?;
-            renamed.ok_or_else(|| unavailable("no space left"))
+            renamed.ok_or_else(|| not_done("no space left"))
         })
         .await
     }
@@ -485,6 +486,14 @@ fn denied() -> StoreError {
 
 fn unavailable(text: &str) -> StoreError {
     StoreError::new(StoreErrorKind::Unavailable, text)
+}
+
+/// The operation has no effect from now on, and its error says so.
+fn not_done(text: &str) -> StoreError {
+    StoreError {
+        settled: true,
+        ..unavailable(text)
+    }
 }
 
 /// A copy of the bytes to send, so that the store does not share the daemon's reserved memory.

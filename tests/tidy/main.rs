@@ -241,7 +241,11 @@ const PLACES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "reqwest::",
-        &["src/telemetry/traces/", "src/store/object/tls.rs"],
+        &[
+            "src/telemetry/traces/",
+            "src/store/object/causes.rs",
+            "src/store/object/tls.rs",
+        ],
         "only the clients of stores and the export of traces speak HTTP to others",
     ),
     (

@@ -115,7 +115,7 @@ impl Anchor {
 fn disappeared(root: &Path) -> StoreError {
     let folder = root.display();
     let message = format!("the folder {folder} has disappeared; is it still mounted?");
-    StoreError::new(StoreErrorKind::Unavailable, message)
+    unavailable(message)
 }
 
 fn replaced(root: &Path) -> StoreError {
@@ -123,7 +123,15 @@ fn replaced(root: &Path) -> StoreError {
         "the folder {} is not the one that was there before; is the right file system mounted?",
         root.display()
     );
-    StoreError::new(StoreErrorKind::Unavailable, message)
+    unavailable(message)
+}
+
+/// Nothing was done in the folder.
+fn unavailable(message: String) -> StoreError {
+    StoreError {
+        settled: true,
+        ..StoreError::new(StoreErrorKind::Unavailable, message)
+    }
 }
 
 /// The first line of the identity in a folder, if it has one.

@@ -1,7 +1,7 @@
 //! Errors of the file system.
 //!
 //! Does: decide the kind of a failure and what the operator can do. Does not: decide what is
-//! retried. Invariant: every error names the path.
+//! retried. Invariant: every error names the path, and is that of an operation which has ended.
 
 use std::io;
 use std::path::Path;
@@ -70,6 +70,7 @@ pub(super) fn failure(doing: &str, path: &Path, error: io::Error) -> StoreError 
     };
     StoreError {
         hint,
+        settled: true,
         full: is_full(&error),
         ..StoreError::new(kind, format!("{doing} {}", path.display())).caused_by(error)
     }

@@ -59,6 +59,7 @@ impl Space {
         );
         Err(StoreError {
             full: true,
+            settled: true,
             hint: Some("free space, enlarge the file system, or lower min_free"),
             ..StoreError::new(StoreErrorKind::Unavailable, message)
         })

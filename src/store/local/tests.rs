@@ -373,6 +373,7 @@ fn failures_of_the_system_are_reported_with_a_hint() {
             error.to_string().starts_with("writing /base/v1/x: "),
             "{error}"
         );
+        assert!(error.settled, "{error}");
         (error.kind, error.to_string())
     };
     for (code, kind, hint) in [

@@ -3,12 +3,12 @@
 //! Does: note that deleted objects are kept, recognise that the server asks to wait. Does not: wait
 //! (`retry`) or warn (`storage`). Invariant: nothing is asked of the server for it.
 
-use std::error::Error as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use object_store::client::{HttpError, HttpErrorKind, HttpResponse, HttpResponseBody};
 
+use super::causes::cause;
 use crate::store::Retention;
 
 /// Most of an error's body that is kept, in bytes.
@@ -113,12 +113,5 @@ pub(super) async fn unless_throttled(answer: HttpResponse) -> Result<HttpRespons
 
 /// How long the server asked to wait, if that is why an operation failed.
 pub(super) fn retry_after(error: &object_store::Error) -> Option<Duration> {
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if let Some(asks) = cause.downcast_ref::<AsksToWait>() {
-            return Some(asks.wait);
-        }
-        source = cause.source();
-    }
-    None
+    cause::<AsksToWait>(error).map(|asks| asks.wait)
 }

@@ -5,13 +5,12 @@
 //! error holds has passed the redactor; the client's own errors may hold secrets and are never
 //! kept.
 
-use std::error::Error as _;
-
 use object_store::Error;
 use object_store::client::{HttpError, HttpErrorKind};
 
 use super::advice::advice;
 use super::answers::retry_after;
+use super::causes::{cause, is_unconnected};
 use super::client_messages::{
     code, full_text, http_status, is_odd_delete_answer, is_odd_range, is_short_range,
     is_stored_without_tag, is_whole_object, is_wrong_region, issuer_in, lacks_credentials,
@@ -65,6 +64,7 @@ pub(super) fn translate(error: &Error, redactor: &Redactor) -> StoreError {
     StoreError {
         hint,
         timed_out: transport_kind(error) == Some(HttpErrorKind::Timeout),
+        settled: is_settled(error, status),
         credentials_expired: is_expired(code),
         retry_after: retry_after(error),
         ..StoreError::new(kind, named.unwrap_or(summary(kind).into())).caused_by(cause)
@@ -159,19 +159,21 @@ pub(super) fn is_stored(error: &Error) -> bool {
     is_stored_without_tag(&full_text(error))
 }
 
+/// Whether what failed will not be applied any more: nothing could be sent, or the server has
+/// rejected it. One that answers 500, and a gateway that answers 502 or 504, do not know.
+fn is_settled(error: &Error, status: Option<u16>) -> bool {
+    match status {
+        Some(status) => matches!(status, 400..=499 | 501 | 503),
+        None => is_unconnected(error),
+    }
+}
+
 fn is_transport(error: &Error) -> bool {
     transport_kind(error).is_some_and(|kind| kind != HttpErrorKind::Decode)
 }
 
 fn transport_kind(error: &Error) -> Option<HttpErrorKind> {
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if let Some(http) = cause.downcast_ref::<HttpError>() {
-            return Some(http.kind());
-        }
-        source = cause.source();
-    }
-    None
+    cause::<HttpError>(error).map(HttpError::kind)
 }
 
 #[cfg(test)]
@@ -232,6 +234,22 @@ mod tests {
                 "{status}"
             );
         }
+    }
+
+    #[test]
+    fn a_write_may_follow_unless_the_server_says_that_it_has_rejected_it() {
+        for (status, settled) in [
+            ("503 Slow Down", true),
+            ("429 Too Many Requests", true),
+            ("409 Conflict", true),
+            ("500 Internal Server Error", false),
+            ("502 Bad Gateway", false),
+            ("504 Gateway Timeout", false),
+        ] {
+            let error = generic(&format!("Server returned non-2xx status code: {status}: "));
+            assert_eq!(translated(&error).settled, settled, "{status}");
+        }
+        assert!(!translated(&generic("connection reset")).settled);
     }
 
     #[test]

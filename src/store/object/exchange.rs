@@ -5,11 +5,12 @@
 //! is asked for (`role`, `pod`) or what to do about a failure (`issuer_advice`). Invariant: an
 //! error names what was asked for and never shows the request.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use object_store::client::{HttpClient, HttpError, HttpRequest, HttpRequestBody};
 use object_store::signer::{HeaderValue, Method};
+
+use super::causes::cause;
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -85,14 +86,8 @@ struct IssuerError {
 
 /// Which service failed and how, if that is why an operation failed.
 pub(super) fn issuer_failure(error: &object_store::Error) -> Option<(Issuer, IssuerFault)> {
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if let Some(failure) = cause.downcast_ref::<IssuerError>() {
-            return Some((failure.issuer, failure.fault));
-        }
-        source = cause.source();
-    }
-    None
+    let failure = cause::<IssuerError>(error)?;
+    Some((failure.issuer, failure.fault))
 }
 
 /// The error of an answer to `action` that has no credentials.

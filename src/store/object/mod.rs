@@ -8,6 +8,7 @@ mod advice;
 mod answers;
 pub mod az;
 mod backend;
+mod causes;
 pub mod client;
 mod client_messages;
 mod conditional;

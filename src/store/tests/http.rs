@@ -178,6 +178,27 @@ async fn a_put_that_the_server_stops_reading_fails() {
     timed_out(store.put(&keys::probe(1), content).await, "");
 }
 
+#[tokio::test]
+async fn a_put_that_could_not_be_sent_will_not_be_applied() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let put = opened(config(address, "10s"))
+        .put(&keys::probe(1), vec!["x".into()])
+        .await;
+    let refused = put.unwrap_err();
+    assert!(refused.settled, "{refused}");
+    let address = server(|mut stream| async move {
+        read_head(&mut stream).await;
+    })
+    .await;
+    let put = opened(config(address, "10s"))
+        .put(&keys::probe(1), vec!["x".into()])
+        .await;
+    let cut_off = put.unwrap_err();
+    assert!(!cut_off.settled, "{cut_off}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_is_never_answered_fails_after_the_timeout() {
     let address = server(|mut stream| async move {

@@ -17,6 +17,7 @@ import com.google.common.collect.ImmutableSortedMap;
 import io.airlift.log.Logger;
 import io.airlift.units.Duration;
 import io.opentelemetry.api.trace.Span;
+import io.stopover.trino.client.Announcers;
 import io.stopover.trino.client.Backoff;
 import io.stopover.trino.client.Cancellation;
 import io.stopover.trino.client.CancelledException;
@@ -57,6 +58,7 @@ import static com.google.common.base.Preconditions.checkArgument;
 import static io.stopover.trino.StopoverErrorCode.STOPOVER_EXCHANGE_CLOSED;
 import static io.stopover.trino.StopoverErrorCode.STOPOVER_UNAVAILABLE;
 import static java.util.Objects.requireNonNull;
+import static java.util.concurrent.TimeUnit.MINUTES;
 import static java.util.concurrent.TimeUnit.NANOSECONDS;
 import static java.util.concurrent.TimeUnit.SECONDS;
 
@@ -75,6 +77,8 @@ final class StopoverExchange
     private static final Logger log = Logger.get(StopoverExchange.class);
     private static final int RENEWALS_PER_LEASE = 3;
     private static final long MAX_RENEWAL_RETRY_NANOS = SECONDS.toNanos(5);
+    /** Until a daemon has said how long the lease is. */
+    private static final long DEFAULT_LEASE_NANOS = MINUTES.toNanos(10);
 
     /**
      * @param name globally unique id of the exchange at the daemons
@@ -110,6 +114,8 @@ final class StopoverExchange
     private final CompletableFuture<String> announced = new CompletableFuture<>();
     /** With its descriptor once it was announced. */
     private volatile DescribedExchange exchange;
+    /** Used by the thread that announces, renews and removes. */
+    private long leaseNanos = DEFAULT_LEASE_NANOS;
     /** Replaced when the exchange is closed, so that a closed exchange retains no handles. */
     private volatile CompletableFuture<List<ExchangeSourceHandle>> handles =
             new CompletableFuture<>();
@@ -117,6 +123,8 @@ final class StopoverExchange
     private final AtomicReference<TrinoException> failure = new AtomicReference<>();
     private final Cancellation whileOpen = new Cancellation();
     private final Cancellation planning = new Cancellation();
+    private final Cancellation untilStopped = new Cancellation();
+    private final Announcers announcers;
     private final ChosenAttempts chosen;
 
     StopoverExchange(
@@ -131,14 +139,16 @@ final class StopoverExchange
         this.span = services.tracing().start("stopover.exchange", parentSpan);
         this.span.setAttribute("stopover.exchange", name);
         this.traceparent = Tracing.traceparent(span);
+        this.announcers = new Announcers(services.failover());
         this.chosen = new ChosenAttempts(() -> exchange, services, span);
     }
 
     /**
      * Announces the exchange and renews its lease until it is closed, then removes it and calls
-     * {@code onRemoved}, which must be idempotent.
+     * {@code onRemoved}, which must be idempotent; {@code onEnded} once every daemon that may have
+     * the announcement knows of it, or {@link #stop} was called.
      */
-    void start(Runnable onRemoved)
+    void start(Runnable onRemoved, Runnable onEnded)
     {
         services.threads().start(
                 Tracing.within(span, () -> {
@@ -146,9 +156,12 @@ final class StopoverExchange
                     remove();
                     span.end();
                     onRemoved.run();
+                    announcers.closeAtOthers(closing(untilStopped), leaseNanos, untilStopped);
+                    onEnded.run();
                 }),
                 t -> {
                     onRemoved.run();
+                    onEnded.run();
                     fail("Exchange %s failed", t);
                 },
                 announced,
@@ -164,7 +177,8 @@ final class StopoverExchange
             exchange = answer.exchange();
             announced.complete(exchange.descriptor().orElseThrow());
             confirm(home);
-            renewUntilClosed(SECONDS.toNanos(answer.leaseSeconds()));
+            leaseNanos = SECONDS.toNanos(answer.leaseSeconds());
+            renewUntilClosed();
         }
         catch (CancelledException e) {
             // Closed by the engine.
@@ -187,8 +201,13 @@ final class StopoverExchange
     {
         if (home.isPresent()) {
             try {
-                return once(home.get(), daemon -> services.client().announceAtHome(
-                        daemon, name, settings.partitions(), settings.ordered(), whileOpen));
+                return once(home.get(), announcers.announcing(
+                        daemon -> services.client().announceAtHome(
+                                daemon,
+                                name,
+                                settings.partitions(),
+                                settings.ordered(),
+                                whileOpen)));
             }
             catch (CancelledException e) {
                 throw e;
@@ -198,21 +217,22 @@ final class StopoverExchange
             }
         }
         AtomicBoolean isNew = new AtomicBoolean(home.isEmpty());
-        return callBlocking(
+        DaemonFailover.Operation<DaemonClient.Announced> announcement =
                 daemon -> isNew.getAndSet(false)
                         ? services.client().announceNew(
                                 daemon, name, settings.partitions(), settings.ordered(), whileOpen)
                         : services.client().announce(
-                                daemon, name, settings.partitions(), settings.ordered(), whileOpen),
-                whileOpen);
+                                daemon, name, settings.partitions(), settings.ordered(), whileOpen);
+        return callBlocking(announcers.announcing(announcement), whileOpen);
     }
 
     /** Until the announcement is durable, no daemon acknowledges a task. */
     private void confirm(Optional<Daemon> home)
             throws IOException
     {
-        DaemonFailover.Operation<?> confirm = daemon -> services.client().confirm(
-                daemon, exchange, settings.partitions(), settings.ordered(), whileOpen);
+        DaemonFailover.Operation<?> confirm = announcers.announcing(
+                daemon -> services.client().confirm(
+                        daemon, exchange, settings.partitions(), settings.ordered(), whileOpen));
         if (home.isPresent()) {
             try {
                 once(home.get(), confirm);
@@ -229,10 +249,9 @@ final class StopoverExchange
     }
 
     /** Renews in good time and, after a failure, again soon: the lease still has some time left. */
-    private void renewUntilClosed(long firstLeaseNanos)
+    private void renewUntilClosed()
             throws CancelledException, InterruptedException
     {
-        long leaseNanos = firstLeaseNanos;
         long delay = leaseNanos / RENEWALS_PER_LEASE;
         while (whileOpen.pause(delay)) {
             try {
@@ -263,20 +282,35 @@ final class StopoverExchange
                 whileOpen);
     }
 
+    /** Closes where the exchange was announced, or else at any daemon. */
     private void remove()
     {
         Cancellation never = new Cancellation();
+        DaemonFailover.Operation<?> close = announcers.closing(closing(never));
+        Optional<Daemon> announcer = announcers.first();
         try {
-            call(
-                    daemon -> {
-                        services.client().close(daemon, exchange, never);
-                        return null;
-                    },
-                    never);
+            if (announcer.isPresent()) {
+                try {
+                    once(announcer.get(), close);
+                    return;
+                }
+                catch (IOException e) {
+                    // logged; another daemon closes it
+                }
+            }
+            call(close, never);
         }
         catch (Throwable t) {
             log.warn(t, "Cannot remove exchange %s: it remains until its lease expires", name);
         }
+    }
+
+    private DaemonFailover.Operation<?> closing(Cancellation cancellation)
+    {
+        return daemon -> {
+            services.client().close(daemon, exchange, cancellation);
+            return null;
+        };
     }
 
     /** A call whose result the engine waits for. */
@@ -525,6 +559,12 @@ final class StopoverExchange
         handles = CompletableFuture.failedFuture(closedException());
         pending.completeExceptionally(closedException());
         selectedAttempts.clear();
+    }
+
+    /** The node shuts down: no daemon is told any more that this exchange is closed. */
+    void stop()
+    {
+        untilStopped.cancel();
     }
 
     private TrinoException closedException()

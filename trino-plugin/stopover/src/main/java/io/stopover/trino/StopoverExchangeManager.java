@@ -69,6 +69,8 @@ public class StopoverExchangeManager
     private final LifeCycleManager lifeCycleManager;
     private final Backoff.Delays delays;
     private final Set<StopoverExchange> exchanges = ConcurrentHashMap.newKeySet();
+    /** Those, and removed ones of whose close some daemon does not know yet. */
+    private final Set<StopoverExchange> running = ConcurrentHashMap.newKeySet();
 
     @Inject
     StopoverExchangeManager(
@@ -110,12 +112,15 @@ public class StopoverExchangeManager
                 services,
                 context.getParentSpan());
         exchanges.add(exchange);
+        running.add(exchange);
         services.stats().exchangeOpened();
-        exchange.start(() -> {
-            if (exchanges.remove(exchange)) {
-                services.stats().exchangeClosed();
-            }
-        });
+        exchange.start(
+                () -> {
+                    if (exchanges.remove(exchange)) {
+                        services.stats().exchangeClosed();
+                    }
+                },
+                () -> running.remove(exchange));
         return exchange;
     }
 
@@ -190,6 +195,7 @@ public class StopoverExchangeManager
         catch (InterruptedException e) {
             Thread.currentThread().interrupt();
         }
+        running.forEach(StopoverExchange::stop);
         lifeCycleManager.stop();
     }
 

@@ -357,7 +357,7 @@ class TestStopoverExchange
         Exchange exchange = exchange(manager, 3, false);
         String name = instantiate(exchange).exchange();
         await(() -> first.requests("PUT /v1/exchanges/" + name).size() >= 2);
-        first.onNext("DELETE", problem("storage-unavailable", 503, true));
+        first.onNext("DELETE", 2, problem("storage-unavailable", 503, true));
         second.onNext("DELETE", FakeDaemon.loseResponse());
         exchange.close();
         exchange.close();
@@ -365,7 +365,42 @@ class TestStopoverExchange
         int renewals = first.requests("PUT").size();
         SECONDS.sleep(2);
         assertThat(first.requests("PUT")).hasSize(renewals);
-        assertThat(first.requests("DELETE")).hasSize(2);
+        assertThat(first.requests("DELETE")).hasSize(3);
+        assertThat(second.requests("DELETE")).hasSize(1);
+    }
+
+    /**
+     * A frozen daemon reads an announcement when another one has closed the exchange already, and
+     * would open it again: it is told of the close until it answers.
+     */
+    @Test
+    void testExchangeIsAlsoClosedWhereItsAnnouncementWasNotAnswered()
+            throws Exception
+    {
+        first.onNext("PUT", FakeDaemon.loseResponse());
+        Exchange exchange = exchange(manager, 3, false);
+        instantiate(exchange);
+        await(() -> second.requests("CONFIRM").size() == 1);
+        first.onNext("DELETE", 2, problem("storage-unavailable", 503, true));
+        exchange.close();
+        await(() -> first.requests("DELETE").size() == 3);
+        assertThat(second.requests("DELETE")).hasSize(1);
+        SECONDS.sleep(1);
+        assertThat(first.requests("DELETE")).hasSize(3);
+    }
+
+    @Test
+    void testExchangeIsClosedOnceWhereItWasAnnounced()
+            throws Exception
+    {
+        first.onNext("PUT", problem("draining", 503, true));
+        Exchange exchange = exchange(manager, 3, false);
+        instantiate(exchange);
+        await(() -> second.requests("CONFIRM").size() == 1);
+        exchange.close();
+        await(() -> second.requests("DELETE").size() == 1);
+        SECONDS.sleep(2);
+        assertThat(first.requests("DELETE")).isEmpty();
         assertThat(second.requests("DELETE")).hasSize(1);
     }
 
@@ -466,7 +501,7 @@ class TestStopoverExchange
         Services services = Testing.services(first);
         StopoverExchange exchange = new StopoverExchange(
                 settings(Optional.empty()), backoffs, services, Span.getInvalid());
-        exchange.start(() -> {});
+        exchange.start(() -> {}, () -> {});
         instantiate(exchange);
         SECONDS.sleep(10);
         await(() -> calls.get() >= 3);
@@ -488,7 +523,7 @@ class TestStopoverExchange
                 Span.getInvalid());
         CompletableFuture<?> sink = exchange.instantiateSink(exchange.addSink(0), 0);
         CompletableFuture<?> batch = exchange.getSourceHandles().getNextBatch();
-        exchange.start(() -> {});
+        exchange.start(() -> {}, () -> {});
         assertThatThrownBy(() -> sink.get(10, SECONDS)).hasMessageContaining("direct buffer");
         assertThatThrownBy(() -> batch.get(10, SECONDS)).hasMessageContaining("direct buffer");
         exchange.close();
@@ -509,7 +544,7 @@ class TestStopoverExchange
                 },
                 Testing.services(first),
                 Span.getInvalid());
-        exchange.start(() -> {});
+        exchange.start(() -> {}, () -> {});
         instantiate(exchange);
         exchange.sinkFinished(exchange.addSink(0), 0);
         fail.set(true);
@@ -530,7 +565,7 @@ class TestStopoverExchange
         AtomicBoolean removed = new AtomicBoolean();
         StopoverExchange exchange = new StopoverExchange(
                 settings(Optional.empty()), Testing::backoff, services, Span.getInvalid());
-        exchange.start(() -> removed.set(true));
+        exchange.start(() -> removed.set(true), () -> {});
         assertThat(exchange.instantiateSink(exchange.addSink(0), 0)).isCompletedExceptionally();
         exchange.allRequiredSinksFinished();
         assertThat(exchange.getSourceHandles().getNextBatch()).isCompletedExceptionally();
@@ -555,7 +590,7 @@ class TestStopoverExchange
                 Testing::backoff,
                 Testing.services(first),
                 Span.getInvalid());
-        exchange.start(() -> {});
+        exchange.start(() -> {}, () -> {});
         assertThatThrownBy(() -> exchange.instantiateSink(exchange.addSink(0), 0).get(5, SECONDS))
                 .cause()
                 .isInstanceOfSatisfying(TrinoException.class, e -> assertThat(e.getErrorCode())

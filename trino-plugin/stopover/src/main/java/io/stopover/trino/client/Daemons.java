@@ -95,7 +95,7 @@ public final class Daemons
         return order;
     }
 
-    synchronized boolean isInRotation(Daemon daemon)
+    public synchronized boolean isInRotation(Daemon daemon)
     {
         State state = states.get(daemon);
         return state != null && state.status == Status.IN_ROTATION;

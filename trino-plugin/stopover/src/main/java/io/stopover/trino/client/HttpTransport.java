@@ -310,6 +310,8 @@ public final class HttpTransport
             // EOF without a cause: the peer closed the connection, which does not mean distrust
             case SSLHandshakeException e when !(e.getCause() instanceof EOFException) ->
                     new DaemonNotTrustedException(info, e);
+            case SSLHandshakeException e ->
+                    new RequestFailedException(info, FailureKind.UNREACHABLE, e);
             default -> new RequestFailedException(info, FailureKind.DISCONNECTED, failure);
         };
     }

@@ -263,7 +263,7 @@ class TestHttpTransport
     {
         int port = serve(Socket::close);
         Daemon daemon = Daemon.of(URI.create("https://127.0.0.1:" + port));
-        assertThat(kindOf(transport(), daemon, LONG)).isEqualTo(FailureKind.DISCONNECTED);
+        assertThat(kindOf(transport(), daemon, LONG)).isEqualTo(FailureKind.UNREACHABLE);
     }
 
     @Test

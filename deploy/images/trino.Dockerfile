@@ -6,8 +6,8 @@
 # Trino's configuration is not part of it: mount etc/exchange-manager.properties and
 # retry-policy=TASK in etc/config.properties (docs/trino.md).
 
-# 476 to 483.
-ARG TRINO=480
+# 476 to 483; a digest may follow.
+ARG TRINO=480@sha256:1565e8cac299a32dd9177a4da2d748da4ceb9f1560a9c409d1d18fd72ea5253e
 ARG PLUGIN=stopover-plugin
 
 FROM ${PLUGIN} AS plugin

@@ -50,6 +50,7 @@ def main():
         repository.compose_names_existing_files,
         repository.compose_files_agree,
         repository.images_copy_existing_files,
+        repository.base_images_are_named_by_digest,
         repository.site_is_complete,
         repository.workflows_are_valid,
     ]

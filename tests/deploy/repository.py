@@ -5,7 +5,7 @@ import re
 import tempfile
 
 import yaml
-from common import ROOT, program, run
+from common import ROOT, program, run, text
 
 
 def compose_names_existing_files():
@@ -61,8 +61,8 @@ def compose_files_agree():
 def images_copy_existing_files():
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     sent = [line.removeprefix("!") for line in lines if line.startswith("!")]
-    for file in ["Dockerfile", *(f"deploy/images/{n}.Dockerfile" for n in ["plugin", "trino"])]:
-        for line in re.findall(r"^COPY (.*)$", (ROOT / file).read_text(), re.M):
+    for file in ["Dockerfile", *images()]:
+        for line in re.findall(r"^COPY (.*)$", text(file), re.M):
             words = line.split()
             if any(word.startswith("--from=") for word in words):
                 continue
@@ -73,6 +73,26 @@ def images_copy_existing_files():
                     source == allowed or source.startswith(f"{allowed}/") for allowed in sent
                 ):
                     yield f"{file} copies {source}, which .dockerignore keeps back"
+
+
+def base_images_are_named_by_digest():
+    named = r"^(?:FROM(?: --platform=\S+)?| *image:) +(docker\.io/\S+)"
+    found = 0
+    for name in ["Dockerfile", "deploy/compose/compose.yaml", *images()]:
+        content = text(name)
+        for argument, value in re.findall(r"^ARG (\w+)=(\S+)", content, re.M):
+            content = content.replace("${" + argument + "}", value)
+        for image in re.findall(named, content, re.M):
+            found += 1
+            if not re.search(r":[\w.-]+@sha256:[0-9a-f]{64}$", image):
+                yield f"{name}: {image} is not named by tag and digest"
+    if found < 8:
+        yield f"only {found} images were found"
+
+
+def images():
+    """The Dockerfiles in deploy/."""
+    return [str(path.relative_to(ROOT)) for path in (ROOT / "deploy/images").glob("*.Dockerfile")]
 
 
 def site_is_complete():

@@ -65,17 +65,31 @@ expect 'the announcement' 201 \
     "$(status -X PUT -H 'content-type: application/json' -d '{"partitions":1,"ordered":false}' "$ONE")"
 expect 'machine two, before the first task' 409 "$(status "$TWO/partitions/0")"
 pages="" hidden=0
-for task in 0 1 2; do
+# write TASK: at machine one, of whose segment machine two has not been told.
+write() {
     expect 'the pages' 200 "$(status -H 'content-type: application/octet-stream' \
-        --data-binary "page $task;" "$ONE/sinks/$task/0/pages?partition=0")"
+        --data-binary "page $1;" "$ONE/sinks/$1/0/pages?partition=0")"
     known=$(segments two)
-    expect 'the finish' 200 "$(status -X POST "$ONE/sinks/$task/0/finish")"
-    expect 'segments at the server' $((task + 1)) "$(segments server)"
+    expect 'the finish' 200 "$(status -X POST "$ONE/sinks/$1/0/finish")"
+    expect 'segments at the server' $(($1 + 1)) "$(segments server)"
     # Not if a sweep of its daemon came in between.
     [ "$known" != "$(segments two)" ] || hidden=$((hidden + 1))
-    pages="${pages}page $task;"
+    pages="${pages}page $1;"
+}
+for task in 0 1 2; do
+    write "$task"
     expect 'the partition, at machine two' "$pages" \
         "$(curl -s "$TWO/partitions/0?tasks=$((task + 1))")"
+done
+# As the plugin reads: the chosen attempts are planned, and the handle is read.
+for task in 3 4 5; do
+    write "$task"
+    planned=$(curl -s -H 'content-type: application/json' \
+        -d "{\"attempts\": [[$task, 0]], \"target_size\": 1048576}" "$TWO/handles")
+    handle=$(sed -n 's/.*"handle": *"\([^"]*\)".*/\1/p' <<<"$planned")
+    [ -n "$handle" ] || die "task $task has no handle at machine two: $planned"
+    curl -s --data-binary "$handle" "${TWO%/exchanges/q}/read" | grep -aq "page $task;" ||
+        die "machine two does not read what it has planned of task $task"
 done
 [ "$hidden" -gt 0 ] || die "the file system hid nothing from machine two"
 say "machine two found what its cache hid, $hidden times"

@@ -7,7 +7,7 @@ use reqwest::{Client, StatusCode};
 use serde_json::Value;
 
 use crate::process::{announce, finish, write};
-use crate::support::process::Process;
+use crate::support::process::{Guarded, Process};
 
 const ID: &str = "20261123_120000_00001_abcde-67e55044-10b1-426f-9247-bb680e5fe0c8";
 const TOKEN: &str = "operator-token-0123456789";
@@ -337,7 +337,7 @@ fn an_interrupted_bench_removes_what_it_wrote() {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    let mut running = command.spawn().unwrap();
+    let Guarded(running) = &mut Guarded(command.spawn().unwrap());
     let segments = folder.path().join("v2/segments");
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while !segments.exists() {

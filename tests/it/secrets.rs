@@ -10,6 +10,7 @@ use std::io::Read as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::process::Guarded;
 use crate::support::stub_store::{response, s3_error, start, start_tls};
 use crate::support::tls::Authority;
 
@@ -304,7 +305,8 @@ async fn a_daemon_shows_no_secret() {
     let (folder, servers) = (tempfile::tempdir().unwrap(), Servers::start());
     for (number, case) in servers.cases().iter().enumerate() {
         let what = format!("the daemon of case {number}, {}", case.uri);
-        let mut daemon = command("serve", case, true, folder.path()).spawn().unwrap();
+        let daemon = command("serve", case, true, folder.path()).spawn();
+        let Guarded(daemon) = &mut Guarded(daemon.unwrap());
         // Read all the time: a full pipe would lose lines.
         let mut stderr = daemon.stderr.take().unwrap();
         let log = std::thread::spawn(move || {
@@ -312,7 +314,7 @@ async fn a_daemon_shows_no_secret() {
             stderr.read_to_end(&mut log).unwrap();
             log
         });
-        if let Some(url) = url(&mut daemon) {
+        if let Some(url) = url(daemon) {
             for path in ["/readyz", "/", "/metrics", "/openapi.json", "/v1/exchanges"] {
                 let answer = reqwest::get(format!("{url}{path}")).await.unwrap();
                 assert_clean(&answer.bytes().await.unwrap(), &format!("{path} of {what}"));
@@ -324,7 +326,7 @@ async fn a_daemon_shows_no_secret() {
                 assert_clean(&answer.bytes().await.unwrap(), &what);
             }
         }
-        end(&mut daemon);
+        end(daemon);
         let log = log.join().unwrap();
         assert!(!log.is_empty(), "{what} logs something");
         assert_clean(&log, &what);

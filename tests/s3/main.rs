@@ -11,6 +11,8 @@ mod checksums;
 #[path = "../../src/store/tests/fake_s3.rs"]
 #[allow(dead_code)] // not all of it is used here
 mod fake_s3;
+#[path = "../it/support/foreign_objects.rs"]
+mod foreign_objects;
 #[path = "../it/support/frames.rs"]
 #[allow(dead_code)] // not all of it is used here
 mod frames;
@@ -248,6 +250,12 @@ async fn foreign_objects_in_a_bucket_are_left_alone() {
     let mut left: Vec<_> = foreign.chain(permanent("bucket/p")).collect();
     left.sort();
     assert_eq!(gateway.files(), left);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_objects_in_a_bucket_survive_closing_sweeps_and_gc() {
+    let gateway = Gateway::start("bucket", "key", "secret-of-key");
+    foreign_objects::survive(gateway.config("s3://bucket/some/prefix")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

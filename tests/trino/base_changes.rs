@@ -1,4 +1,4 @@
-//! A base directory that is added, drained and abandoned while queries run.
+//! A base directory that is added, drained, lost and abandoned while queries run.
 //!
 //! Does: what operations.md tells an operator to do, with the same commands. Invariant: at the end
 //! the daemons have the base directories of the beginning, also after a failure.
@@ -70,6 +70,10 @@ async fn change(cluster: &mut Cluster) -> Result<()> {
         ensure!(segments == 0, "{segments} segment(s) after it was drained");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    // Nothing is in it any more, and the queries need nothing of it: they do not notice.
+    cluster.store.lose_third()?;
+    println!("    {third} is lost");
+    tokio::time::sleep(SWEEP_INTERVAL * 3).await;
     members(cluster, "abandon", &third).await?;
     tokio::time::sleep(KNOWN).await;
     cluster.store.remove_third()?;

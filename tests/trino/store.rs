@@ -169,11 +169,20 @@ impl Store {
         Ok(name)
     }
 
-    /// Forgets the third base directory, and removes its folder; returns whether there was one.
+    /// The third base directory is lost for ever, with all that is in it.
+    pub fn lose_third(&self) -> Result<()> {
+        let name = self.names.last().context("there is one")?;
+        Ok(std::fs::remove_dir_all(self.folder(name))?)
+    }
+
+    /// Forgets the third base directory, and removes its folder if it is there; returns whether
+    /// there was one.
     pub fn remove_third(&mut self) -> Result<bool> {
         let third = self.names.drain(BUCKETS.len()..).next();
-        if let Some(name) = &third {
-            std::fs::remove_dir_all(self.folder(name))?;
+        if let Some(folder) = third.as_ref().map(|name| self.folder(name))
+            && folder.exists()
+        {
+            std::fs::remove_dir_all(folder)?;
         }
         Ok(third.is_some())
     }

@@ -14,7 +14,7 @@ pub const OVERHEAD: u64 = 96 << 20;
 const TICKS_PER_SECOND: u64 = 100;
 
 pub struct Process {
-    child: Child,
+    child: Guarded,
     pub url: String,
 }
 
@@ -32,9 +32,9 @@ impl Process {
 
     /// From a command of [`command`] that was changed.
     pub fn spawn(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = Guarded(command.stdout(Stdio::piped()).spawn().unwrap());
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
+        BufReader::new(child.0.stdout.take().unwrap())
             .read_line(&mut line)
             .unwrap();
         let url = line
@@ -48,7 +48,7 @@ impl Process {
     }
 
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.child.0.id()
     }
 
     /// The peak resident memory in bytes (`VmHWM`).
@@ -69,8 +69,8 @@ impl Process {
     }
 
     pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.child.0.kill().unwrap();
+        self.child.0.wait().unwrap();
     }
 
     pub fn terminate(&self) {
@@ -80,26 +80,19 @@ impl Process {
     /// Sends a signal by its name, such as `STOP` or `CONT`.
     pub fn signal(&self, name: &str) {
         let mut kill = Command::new("kill");
-        kill.args(["-s", name]).arg(self.child.id().to_string());
+        kill.args(["-s", name]).arg(self.child.0.id().to_string());
         assert!(kill.status().unwrap().success());
     }
 
     pub fn wait(mut self) -> std::process::ExitStatus {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
+            if let Some(status) = self.child.0.try_wait().unwrap() {
                 return status;
             }
             assert!(Instant::now() < deadline, "the daemon did not exit");
             std::thread::sleep(Duration::from_millis(20));
         }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -111,4 +104,14 @@ pub fn command(base: &Path, more: &[&str]) -> Command {
         .args(more);
     command.stdin(Stdio::null()).stderr(Stdio::null());
     command
+}
+
+/// A process that is killed if its test fails before it has ended.
+pub struct Guarded(pub Child);
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

@@ -88,8 +88,10 @@ for task in 3 4 5; do
         -d "{\"attempts\": [[$task, 0]], \"target_size\": 1048576}" "$TWO/handles")
     handle=$(sed -n 's/.*"handle": *"\([^"]*\)".*/\1/p' <<<"$planned")
     [ -n "$handle" ] || die "task $task has no handle at machine two: $planned"
-    curl -s --data-binary "$handle" "${TWO%/exchanges/q}/read" | grep -aq "page $task;" ||
-        die "machine two does not read what it has planned of task $task"
+    read=$(curl -s -H 'content-type: text/plain' --data-binary "$handle" \
+        "${TWO%/exchanges/q}/read" | tr -d '\0')
+    [[ $read == *"page $task;"* ]] ||
+        die "machine two does not read what it has planned of task $task: $read"
 done
 [ "$hidden" -gt 0 ] || die "the file system hid nothing from machine two"
 say "machine two found what its cache hid, $hidden times"

@@ -118,10 +118,12 @@ async fn run_phase(
     let _ = chaos.await;
 }
 
-/// Stops the faults and waits until late effects have occurred.
+/// Stops the faults and waits until late effects have occurred, and until whoever waits for a store
+/// that hung before has given up: a sweep, which lists, waits longest (seed 7200).
 pub async fn settle(cluster: &Cluster) {
     cluster.recover().await;
-    sleep_millis(40_000).await;
+    let longest_wait = cluster.plan.limits.deadline.list();
+    tokio::time::sleep(longest_wait.max(Duration::from_secs(40))).await;
     cluster.recover().await;
     note!(cluster.simulation, "no more faults");
 }

@@ -185,6 +185,104 @@ mod tests {
     use super::*;
     use crate::runtime::Runtime;
 
+    fn key(exchange: &str, sequence: u64, chunk: u64) -> ChunkKey {
+        ChunkKey {
+            segment: SegmentAddress {
+                exchange: exchange.parse().unwrap(),
+                base: "a".parse().unwrap(),
+                segment: crate::id::SegmentId {
+                    daemon: crate::id::DaemonId(1),
+                    sequence,
+                },
+            },
+            chunk,
+            end: 6,
+        }
+    }
+
+    struct Story {
+        runtime: Runtime,
+        cache: ChunkCache,
+    }
+
+    impl Story {
+        fn new(share: u64) -> Self {
+            let cache = ChunkCache::new(MemoryPool::new("read", 100), share);
+            let runtime = Runtime::seeded(1);
+            Self { runtime, cache }
+        }
+
+        /// Gets a chunk of 6 bytes, fetched by `fetch` if it is not cached.
+        async fn get(
+            &self,
+            key: ChunkKey,
+            fetch: Result<Bytes, FetchError>,
+        ) -> Result<bool, FetchError> {
+            let got = self
+                .cache
+                .get(&self.runtime.tasks, key, async move { fetch });
+            let (bytes, hit) = got.await?;
+            assert_eq!(bytes.as_ref(), b"012345");
+            Ok(hit)
+        }
+
+        async fn hit(&self, key: ChunkKey) -> bool {
+            self.get(key, Ok(Bytes::from_static(b"012345")))
+                .await
+                .unwrap()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_chunk_is_fetched_once_and_the_least_recently_used_leave_beyond_the_share() {
+        let story = Story::new(17);
+        let [one, two, three] = [0, 1, 2].map(|chunk| key("q", 1, chunk));
+        assert!(!story.hit(one.clone()).await && story.hit(one.clone()).await);
+        assert!(!story.hit(two.clone()).await);
+        assert_eq!((story.cache.bytes(), story.cache.share()), (12, 17));
+        assert!(story.hit(one.clone()).await);
+        assert!(!story.hit(three.clone()).await);
+        assert_eq!(story.cache.bytes(), 12);
+        let cached = |key| story.cache.contains(key);
+        assert!(cached(&one) && !cached(&two) && cached(&three));
+        // As much as the share may be cached.
+        let story = Story::new(12);
+        assert!(!story.hit(one.clone()).await && !story.hit(two.clone()).await);
+        assert!(story.hit(one).await && story.hit(two).await);
+    }
+
+    #[tokio::test]
+    async fn a_chunk_that_could_not_be_fetched_is_fetched_again() {
+        let story = Story::new(100);
+        let failed = story.get(key("q", 1, 0), Err(FetchError::Interrupted));
+        assert!(failed.await.is_err());
+        assert!(!story.cache.contains(&key("q", 1, 0)));
+        assert_eq!(story.cache.bytes(), 0);
+        assert!(!story.hit(key("q", 1, 0)).await);
+    }
+
+    #[tokio::test]
+    async fn the_chunks_of_a_segment_or_of_an_exchange_are_forgotten_and_no_others() {
+        let story = Story::new(100);
+        let keys = [
+            key("q", 1, 0),
+            key("q", 1, 1),
+            key("q", 2, 0),
+            key("r", 1, 0),
+        ];
+        for key in &keys {
+            story.hit(key.clone()).await;
+        }
+        let names: [ExchangeId; 2] = ["q", "r"].map(|name| name.parse().unwrap());
+        assert_eq!(story.cache.exchanges(), names.clone().into());
+        let cached = || keys.each_ref().map(|key| story.cache.contains(key));
+        story.cache.forget_segment(&keys[0].segment);
+        assert_eq!(cached(), [false, false, true, true]);
+        story.cache.forget(&names[0]);
+        assert_eq!(cached(), [false, false, false, true]);
+        assert_eq!(story.cache.bytes(), 6);
+    }
+
     /// Story: the task of a chunk requested its memory only when it ran, after the reader had
     /// requested memory for the parts behind the chunk. When memory was short, the chunk waited for
     /// what those parts held, and the reader, which emits parts in order, waited for the chunk: a
@@ -194,18 +292,7 @@ mod tests {
         let runtime = Runtime::seeded(1);
         let pool = MemoryPool::new("read", 10);
         let cache = ChunkCache::new(pool.clone(), 10);
-        let key = ChunkKey {
-            segment: SegmentAddress {
-                exchange: "q".parse().unwrap(),
-                base: "a".parse().unwrap(),
-                segment: crate::id::SegmentId {
-                    daemon: crate::id::DaemonId(1),
-                    sequence: 1,
-                },
-            },
-            chunk: 0,
-            end: 6,
-        };
+        let key = key("q", 1, 0);
         let held = pool.reserve("q", 10).await.unwrap();
         let other = pool.clone();
         let fetch = async move {

@@ -310,6 +310,61 @@ mod tests {
     }
 
     #[test]
+    fn any_range_of_a_segment_is_served_from_its_slices_and_none_beyond_it() {
+        let object: Vec<u8> = (0..10).collect();
+        let slices = [0..3, 3..3, 3..4, 4..10].map(|part| object[part].to_vec().into());
+        let daemon = Daemon::new(100, 100);
+        daemon.insert("q", 1, 1);
+        let other = daemon.hot.get(&exchange("q"), id(1)).unwrap();
+        let (address, footer) = (other.address.clone(), Arc::clone(&other.footer));
+        let segment = HotSegment::new(address, footer, slices.into(), Vec::new());
+        for start in 0..=10 {
+            for end in start..=10 {
+                let whole = segment.range(start..end).unwrap().concat();
+                assert_eq!(whole, object[index(start)..index(end)], "{start}..{end}");
+                for most in 0..4 {
+                    let first = segment.first_slices(start..end, most).unwrap();
+                    assert!(first.len() <= most && first.iter().all(|s| !s.is_empty()));
+                    assert!(whole.starts_with(&first.concat()));
+                    let all = segment.range(start..end).unwrap().len();
+                    assert_eq!(first.len(), all.min(most), "{start}..{end}");
+                }
+            }
+            assert!(segment.range(start..11).is_none());
+        }
+        let (start, before) = (5, 4);
+        assert!(segment.range(start..before).is_none());
+    }
+
+    #[test]
+    fn a_segment_is_removed_by_its_whole_address_from_either_pool() {
+        let daemon = Daemon::new(100, 100);
+        daemon.insert("q", 1, 40);
+        daemon.insert("q", 2, 40);
+        let writing = daemon.write.try_reserve("q", 60).unwrap();
+        let at = |base: &str, sequence| SegmentAddress {
+            exchange: exchange("q"),
+            base: base.parse().unwrap(),
+            segment: id(sequence),
+        };
+        let hot = &daemon.hot;
+        let of = |name| hot.of_exchange(&exchange(name)).len();
+        assert_eq!((hot.bytes(), of("q"), of("r")), (80, 2, 0));
+        assert_eq!(hot.exchanges(), [exchange("q")].into());
+        let mut ids = hot.ids(&exchange("q"));
+        ids.sort_unstable();
+        assert_eq!(ids, [id(1), id(2)]);
+        hot.remove(&at("b", 1));
+        assert_eq!(daemon.cached(), [1, 2], "it lies elsewhere");
+        hot.remove(&at("a", 1));
+        assert_eq!((daemon.cached(), hot.bytes()), (vec![2], 40));
+        hot.remove(&at("a", 2));
+        assert_eq!((daemon.cached(), hot.bytes()), (vec![], 0));
+        drop(writing);
+        assert_eq!(daemon.used(), (0, 0));
+    }
+
+    #[test]
     fn a_segment_that_writers_displace_stays_for_readers_until_they_need_the_memory() {
         let daemon = Daemon::new(100, 100);
         daemon.insert("q", 1, 40);

@@ -179,6 +179,21 @@ mod tests {
     }
 
     #[test]
+    fn a_value_that_is_replaced_counts_no_longer_and_keys_are_those_of_an_exchange() {
+        let (a, b): (ExchangeId, ExchangeId) = ("a".parse().unwrap(), "b".parse().unwrap());
+        let mut lru = Lru::new();
+        lru.insert(1, a.clone(), "one", 10, 1);
+        lru.insert(2, b.clone(), "two", 5, 2);
+        lru.insert(1, a.clone(), "other", 3, 3);
+        assert_eq!((lru.bytes(), lru.peek(&1)), (8, Some(&"other")));
+        assert_eq!((lru.keys(&a), lru.keys(&b)), (vec![1], vec![2]));
+        lru.remove_where(|key, exchange| *key == 2 && *exchange == a);
+        assert_eq!(lru.bytes(), 8, "both must match");
+        assert_eq!((lru.remove(&1), lru.bytes()), (Some("other"), 5));
+        assert_eq!((lru.remove(&1), lru.keys(&a)), (None, vec![]));
+    }
+
+    #[test]
     fn a_pool_that_lacks_memory_evicts_from_a_registered_map() {
         let pool = MemoryPool::new("test", 10);
         let lru = Lru::registered(&pool);

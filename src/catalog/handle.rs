@@ -300,6 +300,14 @@ mod tests {
     }
 
     #[test]
+    fn the_memory_of_a_handle_is_that_of_all_its_ranges() {
+        let ranges = |n| some_handle(n).memory_size();
+        assert_eq!(ranges(0), size_of::<Handle>() as u64);
+        let more = ranges(17) - ranges(0);
+        assert_eq!(more, 17 * size_of::<HandleRange>() as u64);
+    }
+
+    #[test]
     fn version_2_handles_stay_readable_for_ever() {
         let golden = include_str!("../../tests/golden/handle-v2.txt");
         assert_eq!(some_handle(3).seal(&seals()).unwrap(), golden.trim());

@@ -86,5 +86,6 @@ mod tests {
         assert!(starts.last().unwrap() * 8 / 7 >= 99_000, "{starts:?}");
         schedule.forget(&x);
         assert!(!schedule.start_if_due(&x, 15));
+        assert!(schedule.start_if_due(&x, 1), "it starts from zero");
     }
 }

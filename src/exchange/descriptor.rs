@@ -197,6 +197,49 @@ mod tests {
     }
 
     #[test]
+    fn a_descriptor_as_long_as_the_limit_is_sealed_and_a_longer_one_refused() {
+        let names = (0..380).map(|n| identity(n, &format!("base-{n}")));
+        let seals = Seals::new(names.collect());
+        let mut lengths = Vec::new();
+        for length in 1..=64 {
+            let mut descriptor = example(&(0..372).collect::<Vec<_>>());
+            descriptor.exchange = "q".repeat(length).parse().unwrap();
+            match descriptor.seal(&seals) {
+                Ok(text) => {
+                    assert_eq!(Descriptor::open(&text, &seals).unwrap(), descriptor);
+                    lengths.push(text.len());
+                }
+                Err(error) => assert_eq!(error, DescriptorError::TooLong),
+            }
+        }
+        assert_eq!(lengths.last(), Some(&MAX_ENCODED));
+        assert!(lengths.len() < 64, "some are longer");
+        for length in [MAX_ENCODED + 1, 2 * MAX_ENCODED] {
+            let refused = Descriptor::open(&"A".repeat(length), &seals);
+            assert_eq!(refused, Err(DescriptorError::TooLong));
+        }
+    }
+
+    #[test]
+    fn an_exchange_without_order_is_opened_as_sealed_and_a_third_kind_refused() {
+        let mut descriptor = example(&[1]);
+        descriptor.spec.ordered = false;
+        let text = descriptor.seal(&seals()).unwrap();
+        assert_eq!(Descriptor::open(&text, &seals()).unwrap(), descriptor);
+        let with_order = |ordered| {
+            let mut fields = Vec::new();
+            put_text(&mut fields, "q");
+            put_all(&mut fields, [1, ordered, 1000, 1000]);
+            fields.extend_from_slice(&[0; 8]);
+            with_fields(&fields)
+        };
+        assert!(with_order(1).unwrap().spec.ordered);
+        let refused = with_order(2).unwrap_err();
+        let field = "ordered";
+        assert_eq!(refused, DecodeError::Invalid { field }.into());
+    }
+
+    #[test]
     fn a_daemon_that_lacks_a_part_of_the_set_seals_and_opens_with_the_rest() {
         let lacks = Seals::new(vec![identity(1, "a")]);
         let text = example(&[7, 1]).seal(&lacks).unwrap();

@@ -148,6 +148,9 @@ mod tests {
         let announced = example();
         let stored = encode(&announced);
         assert_eq!(decode(&announced.exchange, &stored).unwrap(), announced);
+        let lease = lease_of(&announced.exchange, &stored).unwrap();
+        let set = set_of(&announced.exchange, &stored).unwrap();
+        assert_eq!((lease, set), (announced.lease, announced.set));
         let other: ExchangeId = "another".parse().unwrap();
         let refused = decode(&other, &stored).unwrap_err().to_string();
         assert!(

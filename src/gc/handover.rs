@@ -78,4 +78,22 @@ mod tests {
         let other = "other".parse().unwrap();
         assert_eq!(inherited.get(&other, &open("a=1")), None);
     }
+
+    #[test]
+    fn the_lease_of_an_exchange_is_inherited_whatever_its_markers_are_now() {
+        let id: ExchangeId = "q".parse().unwrap();
+        let mut inherited = Inherited::default();
+        assert_eq!(inherited.lease(&id), None);
+        let lease = Some(Duration::from_secs(900));
+        let entry = DigestEntry {
+            markers: DigestMarkers::Missing,
+            lease,
+            unrenewed: Duration::ZERO,
+        };
+        inherited.add(&DigestExchanges::complete(
+            [(exchange_hash(&id), entry)].into(),
+        ));
+        assert_eq!(inherited.lease(&id), lease);
+        assert_eq!(inherited.get(&id, &LeaseState::Missing), Some(entry));
+    }
 }

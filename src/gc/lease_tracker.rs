@@ -329,7 +329,9 @@ mod tests {
             observer.poll(seconds, "a");
         }
         let id = observer.id.clone();
+        assert!(observer.leases.is_tracked(&id));
         observer.leases.reset(&id);
+        assert!(!observer.leases.is_tracked(&id));
         assert_eq!(observer.poll(900, "a"), Verdict::Fresh);
         observer.leases.retain(|_| false);
         assert_eq!(observer.poll(960, "a"), Verdict::Fresh);
@@ -381,5 +383,11 @@ mod tests {
             observer.poll(seconds, "last");
         }
         assert!(observer.leases.any_half_expired());
+        // Half of the lease is enough.
+        let mut observer = Observer::new(INTERVAL);
+        for seconds in (0..=540).step_by(90) {
+            observer.poll(seconds, "a");
+            assert_eq!(observer.leases.any_half_expired(), seconds >= 450);
+        }
     }
 }

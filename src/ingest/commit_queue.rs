@@ -115,3 +115,111 @@ impl CommitQueue {
         self.deferred_uploading = false;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn sink(task: u32) -> TaskAttempt {
+        TaskAttempt::new(task, 0).unwrap()
+    }
+
+    fn queue(tasks: std::ops::Range<u32>, now: Instant) -> CommitQueue {
+        let mut queue = CommitQueue::default();
+        tasks.for_each(|task| queue.push(sink(task), now));
+        queue
+    }
+
+    #[test]
+    fn a_group_is_as_old_as_its_first_finish_and_ends_with_the_segment() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut queue = queue(0..1, at(0));
+        queue.push(sink(1), at(3));
+        let inputs = queue.seal_inputs(7, None, at(5));
+        assert_eq!(inputs.oldest_finish_age, Some(Duration::from_secs(5)));
+        assert_eq!((inputs.open_bytes, inputs.finishing), (7, 2));
+        assert_eq!(queue.next_group(|_| true), [sink(0), sink(1)]);
+        assert!(!queue.has_finishing());
+        assert_eq!(queue.seal_inputs(0, None, at(6)).oldest_finish_age, None);
+        queue.push(sink(2), at(7));
+        let inputs = queue.seal_inputs(0, None, at(9));
+        assert_eq!(inputs.oldest_finish_age, Some(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn the_larger_of_the_last_two_groups_is_expected_and_before_the_first_what_was_declared() {
+        let now = Instant::now();
+        let mut queue = CommitQueue::default();
+        let mut sizes = vec![queue.seal_inputs(0, Some(9), now).expected_group_size];
+        for size in [3, 1, 1] {
+            (0..size).for_each(|task| queue.push(sink(task), now));
+            queue.next_group(|_| true);
+            // A segment that is sealed because it is full says nothing about groups.
+            assert_eq!(queue.next_group(|_| true), []);
+            sizes.push(queue.seal_inputs(0, Some(9), now).expected_group_size);
+        }
+        assert_eq!(sizes, [Some(9), Some(3), Some(3), Some(1)]);
+    }
+
+    #[test]
+    fn a_commit_is_uploading_until_the_segments_of_all_groups_are_stored() {
+        let start = Instant::now();
+        let later = start + Duration::from_secs(2);
+        let mut queue = queue(0..1, start);
+        assert!(!queue.seal_inputs(0, None, start).commit_uploading);
+        queue.next_group(|_| true);
+        queue.push(sink(1), start);
+        queue.next_group(|_| true);
+        // A group whose sinks are all deferred uploads no commit record.
+        queue.push(sink(2), start);
+        assert_eq!(queue.next_group(|_| false), []);
+        queue.group_uploaded(start);
+        assert!(queue.seal_inputs(0, None, start).commit_uploading);
+        queue.group_uploaded(start);
+        let inputs = queue.seal_inputs(0, None, later);
+        assert!(!inputs.commit_uploading);
+        assert_eq!(inputs.since_last_commit, Some(later - start));
+    }
+
+    #[test]
+    fn deferred_sinks_commit_once_they_are_ready_one_segment_at_a_time() {
+        let mut queue = queue(0..4, Instant::now());
+        assert_eq!(queue.next_group(|a| a == sink(0)), [sink(0)]);
+        assert_eq!(queue.next_deferred(|_| false), None);
+        assert_eq!(queue.next_deferred(|a| a == sink(2)), Some(vec![sink(2)]));
+        assert_eq!(queue.next_deferred(|_| true), None, "one is uploaded");
+        queue.deferred_uploaded();
+        let rest = queue.next_deferred(|_| true);
+        assert_eq!(rest, Some(vec![sink(1), sink(3)]));
+        queue.deferred_uploaded();
+        assert_eq!(queue.next_deferred(|_| true), None);
+    }
+
+    #[test]
+    fn a_sink_that_was_aborted_commits_in_no_group() {
+        let now = Instant::now();
+        let mut queue = queue(0..3, now);
+        queue.remove(sink(1));
+        assert!(queue.seal_inputs(0, None, now).oldest_finish_age.is_some());
+        assert_eq!(queue.next_group(|a| a == sink(0)), [sink(0)]);
+        queue.push(sink(3), now);
+        queue.remove(sink(3));
+        assert_eq!(queue.seal_inputs(0, None, now).oldest_finish_age, None);
+        queue.remove(sink(2));
+        assert_eq!(queue.next_deferred(|_| true), None);
+    }
+
+    #[test]
+    fn a_cleared_queue_commits_nothing() {
+        let now = Instant::now();
+        let mut queue = queue(0..2, now);
+        queue.next_group(|a| a == sink(0));
+        queue.push(sink(2), now);
+        queue.clear();
+        assert!(!queue.has_finishing());
+        assert_eq!(queue.seal_inputs(0, None, now).oldest_finish_age, None);
+        assert_eq!(queue.next_deferred(|_| true), None);
+    }
+}

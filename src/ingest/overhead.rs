@@ -69,5 +69,6 @@ mod tests {
         estimate.record(13, 780, 13);
         assert!(estimate.for_body(13) >= 780);
         assert_eq!(estimate.for_body(1 << 20), 128 << 10);
+        assert_eq!(estimate.for_body(LARGE), LARGE / 8);
     }
 }

@@ -246,3 +246,220 @@ pub(super) fn check_claim(
         held,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crc::checksum;
+    use crate::id::TaskAttempt;
+    use crate::ingest::sink_memory::SinkPool;
+    use crate::ingest::stored::TooMuchStored;
+    use crate::ingest::upload_outcome::OutcomeReporter;
+
+    struct Story {
+        sink: Sink,
+        pool: SinkPool,
+    }
+
+    impl Story {
+        fn new() -> Self {
+            let pool = SinkPool::of_budget(1 << 20);
+            let id = SinkId {
+                exchange: "q".parse().unwrap(),
+                task_attempt: TaskAttempt::new(1, 2).unwrap(),
+            };
+            let sink = Sink::open(id, pool.open("q").unwrap());
+            Self { sink, pool }
+        }
+
+        /// Appends a batch of two pages.
+        fn append(&mut self, number: Option<u32>) -> Result<Appended, IngestError> {
+            let batch = VerifiedBatch {
+                pages: 2,
+                page_bytes: 30,
+                crcs: vec![7; 8],
+                ..VerifiedBatch::default()
+            };
+            let memory = self.pool.batch("q").unwrap();
+            self.sink.append(number, &batch, memory)
+        }
+
+        fn appended(&mut self, number: Option<u32>) -> (u32, u64, bool) {
+            let appended = self.append(number).unwrap();
+            (appended.batch, appended.next, appended.repeated)
+        }
+    }
+
+    fn failed(failure: SinkFailure) -> SinkState {
+        SinkState::Failed(Arc::new(failure))
+    }
+
+    #[test]
+    fn batches_are_accepted_in_order_and_once() {
+        let mut story = Story::new();
+        assert_eq!(story.appended(Some(0)), (0, 1, false));
+        assert_eq!(story.appended(None), (1, 2, false));
+        assert_eq!(story.appended(Some(0)), (0, 2, true));
+        assert_eq!(story.appended(Some(1)), (1, 2, true));
+        let refused = story.append(Some(3)).unwrap_err();
+        let IngestError::BatchOutOfOrder {
+            given: 3,
+            expected: 2,
+            ..
+        } = refused
+        else {
+            panic!("{refused}");
+        };
+        assert_eq!(story.appended(Some(2)), (2, 3, false));
+        let expected = Totals {
+            batches: 3,
+            pages: 6,
+            bytes: 90,
+            checksum: checksum(&[7; 24]),
+        };
+        assert_eq!(story.sink.totals(), expected);
+    }
+
+    #[test]
+    fn a_finish_whose_claim_differs_in_any_count_is_refused_and_changes_nothing() {
+        let mut story = Story::new();
+        story.append(None).unwrap();
+        let right = ClientTotals {
+            batches: 1,
+            pages: 2,
+            bytes: 30,
+            checksum: Some(checksum(&[7; 8])),
+        };
+        let wrong = [
+            ClientTotals {
+                batches: 2,
+                ..right
+            },
+            ClientTotals { pages: 1, ..right },
+            ClientTotals { bytes: 31, ..right },
+            ClientTotals {
+                checksum: Some(1),
+                ..right
+            },
+        ];
+        for claim in wrong {
+            let refused = story.sink.start_finish(Some(claim)).unwrap_err();
+            assert!(matches!(refused, IngestError::CountMismatch { .. }));
+            assert!(matches!(story.sink.state(), SinkState::Open));
+        }
+        let without = ClientTotals {
+            checksum: None,
+            ..right
+        };
+        assert!(story.sink.start_finish(Some(right)).unwrap());
+        for claim in [Some(right), Some(without), None] {
+            assert!(!story.sink.start_finish(claim).unwrap(), "it is finishing");
+        }
+        assert!(story.sink.start_finish(Some(wrong[0])).is_err());
+    }
+
+    #[test]
+    fn a_sink_that_finishes_accepts_no_new_batch_and_is_not_aborted() {
+        for finished in [false, true] {
+            let mut story = Story::new();
+            story.append(None).unwrap();
+            story.sink.start_finish(None).unwrap();
+            if finished {
+                assert!(story.sink.settle(SinkState::Finished));
+            }
+            let refused = story.append(None).unwrap_err();
+            assert!(matches!(refused, IngestError::SinkFinished { .. }));
+            assert_eq!(story.appended(Some(0)), (0, 1, true));
+            assert!(!story.sink.abort());
+            assert!(!story.sink.start_finish(None).unwrap());
+        }
+    }
+
+    #[test]
+    fn an_aborted_sink_accepts_nothing_not_even_a_repeated_batch() {
+        let mut story = Story::new();
+        story.append(None).unwrap();
+        assert!(story.sink.abort() && !story.sink.abort());
+        for number in [Some(0), None] {
+            let refused = story.append(number).unwrap_err();
+            assert!(matches!(refused, IngestError::SinkAborted { .. }));
+        }
+        let refused = story.sink.start_finish(None).unwrap_err();
+        assert!(matches!(refused, IngestError::SinkAborted { .. }));
+        let id = story.sink.id.clone();
+        let memory = story.pool.open("q").unwrap();
+        let late = Sink::aborted(id, memory);
+        assert!(matches!(late.state(), SinkState::Aborted));
+    }
+
+    #[test]
+    fn a_failed_sink_tells_why() {
+        let mut story = Story::new();
+        story.append(None).unwrap();
+        assert!(story.sink.settle(failed(SinkFailure::SegmentDropped)));
+        let refused = story.append(Some(0)).unwrap_err();
+        assert!(matches!(refused, IngestError::SinkFailed { .. }));
+        let refused = story.sink.start_finish(None).unwrap_err();
+        assert!(matches!(refused, IngestError::SinkFailed { .. }));
+        let mut story = Story::new();
+        let too_much = TooMuchStored {
+            query: "q".into(),
+            stored: 1,
+            size: 2,
+            limit: 2,
+        };
+        story
+            .sink
+            .settle(failed(SinkFailure::TooMuchStored(too_much)));
+        let refused = story.append(None).unwrap_err();
+        assert!(matches!(refused, IngestError::TooMuchStored(_)));
+    }
+
+    #[test]
+    fn a_settled_sink_never_changes_and_releases_what_it_held_for_its_batches() {
+        let settled = [
+            SinkState::Finished,
+            SinkState::Aborted,
+            failed(SinkFailure::ExchangeClosed),
+        ];
+        for to in settled {
+            let mut story = Story::new();
+            let before = story.pool.pool().used();
+            let reporter = OutcomeReporter::default();
+            let outcome = reporter.outcome();
+            story.append(None).unwrap();
+            assert!(story.pool.pool().used() > before);
+            let sequence = 1;
+            let segment = PriorSegment { sequence, outcome };
+            story.sink.prior_segments.push(segment);
+            let changes = story.sink.subscribe();
+            assert!(!story.sink.state().is_settled());
+            assert!(story.sink.settle(to.clone()));
+            assert!(changes.has_changed().unwrap());
+            assert!(story.sink.state().is_settled());
+            assert_eq!(story.pool.pool().used(), before);
+            assert!(story.sink.prior_segments.is_empty());
+            let shown = format!("{:?}", story.sink.state());
+            assert!(!story.sink.settle(SinkState::Finished));
+            assert!(!story.sink.settle(SinkState::Aborted) && !story.sink.abort());
+            assert_eq!(format!("{:?}", story.sink.state()), shown);
+        }
+    }
+
+    #[test]
+    fn uploads_are_completed_once_the_outcome_of_each_segment_is_known() {
+        let mut story = Story::new();
+        assert!(story.sink.uploads_completed());
+        let reporters = [OutcomeReporter::default(), OutcomeReporter::default()];
+        for (sequence, reporter) in (1..).zip(&reporters) {
+            let outcome = reporter.outcome();
+            let segment = PriorSegment { sequence, outcome };
+            story.sink.prior_segments.push(segment);
+        }
+        assert!(!story.sink.uploads_completed());
+        reporters[1].report(Ok("main".parse().unwrap()));
+        assert!(!story.sink.uploads_completed());
+        reporters[0].report(Err(Arc::new(SinkFailure::SegmentDropped)));
+        assert!(story.sink.uploads_completed());
+    }
+}

@@ -80,3 +80,44 @@ impl StoredBytes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_stores_up_to_its_limit_and_no_more() {
+        let stored = StoredBytes::new(Some(10));
+        stored.add("q", 4).unwrap();
+        stored.add("q", 6).unwrap();
+        let refused = stored.add("q", 1).unwrap_err();
+        let found = (refused.stored, refused.size, refused.limit);
+        assert_eq!((found, &*refused.query), ((10, 1, 10), "q"));
+        stored.add("r", 10).unwrap();
+        stored.remove("q", 4);
+        assert!(stored.add("q", 5).is_err());
+        stored.add("q", 4).unwrap();
+        stored.remove("never", 4);
+    }
+
+    #[test]
+    fn a_limit_that_is_changed_counts_what_is_stored_already() {
+        let stored = StoredBytes::new(None);
+        stored.add("q", 1 << 40).unwrap();
+        stored.set_limit(Some(1 << 40));
+        assert!(stored.add("q", 1).is_err());
+        stored.set_limit(None);
+        stored.add("q", 1).unwrap();
+    }
+
+    #[test]
+    fn a_query_whose_segments_are_all_removed_is_forgotten() {
+        let stored = StoredBytes::new(Some(10));
+        stored.add("q", 4).unwrap();
+        stored.add("q", 5).unwrap();
+        stored.remove("q", 4);
+        assert_eq!(stored.queries.lock().get("q"), Some(&5));
+        stored.remove("q", 5);
+        assert!(stored.queries.lock().is_empty());
+    }
+}

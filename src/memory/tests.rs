@@ -58,6 +58,69 @@ async fn a_reservation_grows_and_shrinks_and_wakes_waiters() {
     assert_eq!((held.bytes(), pool.used()), (60, 60));
     held.shrink_to(70);
     assert_eq!(held.bytes(), 60, "it does not grow");
+    let part = held.split_off(20);
+    assert_eq!((held.bytes(), part.bytes(), pool.used()), (40, 20, 60));
+    drop(part);
+    assert_eq!((held.split_off(50).bytes(), held.bytes()), (40, 0));
+}
+
+#[tokio::test]
+async fn bounds_that_are_changed_apply_to_what_waits() {
+    let pool = MemoryPool::limited("test", 100, Some(30));
+    assert_eq!((pool.capacity(), pool.query_limit()), (100, 30));
+    assert!(pool.reserve("q", 31).await.is_err());
+    let held = pool.reserve("q", 30).await.unwrap();
+    let mut waiting = Box::pin(pool.reserve("q", 20));
+    assert!(futures::poll!(&mut waiting).is_pending());
+    assert_eq!(pool.shortage().limited, [("q".into(), 20)]);
+    pool.set_query_limit(Some(60));
+    assert_eq!((pool.query_limit(), pool.capacity()), (60, 100));
+    let more = waiting.await.unwrap();
+    pool.set_query_limit(None);
+    assert_eq!(pool.query_limit(), 100);
+    pool.set_capacity(40);
+    assert_eq!((pool.capacity(), pool.query_limit()), (40, 40));
+    assert_eq!(pool.used(), 50, "what is held stays held");
+    assert!(pool.try_reserve("r", 1).is_none());
+    drop((held, more));
+    assert!(pool.try_reserve("r", 40).is_some());
+}
+
+#[tokio::test]
+async fn a_shortage_begins_when_a_request_waits_and_not_before() {
+    let pool = MemoryPool::new("test", 10);
+    let mut begins = Box::pin(pool.shortage_begins());
+    assert!(futures::poll!(&mut begins).is_pending());
+    let held = pool.reserve("q", 10).await.unwrap();
+    assert!(futures::poll!(&mut begins).is_pending(), "none waits");
+    let mut waiting = Box::pin(pool.reserve("r", 1));
+    assert!(futures::poll!(&mut waiting).is_pending());
+    assert!(futures::poll!(&mut begins).is_ready());
+    pool.shortage_begins().await;
+    drop(held);
+    waiting.await.unwrap();
+    let mut begins = Box::pin(pool.shortage_begins());
+    assert!(futures::poll!(&mut begins).is_pending(), "it has ended");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_reclaim_loop_rests_while_no_request_waits() {
+    let pool = MemoryPool::new("test", 10);
+    let rounds = Arc::new(Mutex::new(0));
+    let counted = Arc::clone(&rounds);
+    let count = move |_: &MemoryPool| *counted.lock() += 1;
+    tokio::spawn(pool.clone().run_reclaim_loop(tokio::time::sleep, count));
+    let held = pool.reserve("q", 10).await.unwrap();
+    let mut waiting = Box::pin(pool.reserve("r", 1));
+    assert!(futures::poll!(&mut waiting).is_pending());
+    tokio::time::sleep(10 * RETRY_INTERVAL).await;
+    assert!(*rounds.lock() >= 5, "{} rounds", rounds.lock());
+    drop(held);
+    waiting.await.unwrap();
+    tokio::time::sleep(2 * RETRY_INTERVAL).await;
+    let before = *rounds.lock();
+    tokio::time::sleep(10 * RETRY_INTERVAL).await;
+    assert_eq!(*rounds.lock(), before);
 }
 
 #[tokio::test]
@@ -143,6 +206,7 @@ async fn a_reservation_moves_with_every_slice_of_its_bytes_or_not_at_all() {
     };
     let slice = bytes.slice(2..4);
     drop(bytes);
+    assert!(weak.is_held());
     let full = to.reserve("r", 6).await.unwrap();
     assert_eq!(weak.transfer_to(&to), None);
     assert_eq!((from.used(), to.used()), (10, 6));
@@ -152,6 +216,7 @@ async fn a_reservation_moves_with_every_slice_of_its_bytes_or_not_at_all() {
     assert_eq!(to.queries(), [("q".into(), 10, 0)]);
     drop(slice);
     assert_eq!((from.used(), to.used()), (0, 0));
+    assert!(!weak.is_held());
     assert_eq!(weak.transfer_to(&to), Some(0), "the buffer was dropped");
 }
 

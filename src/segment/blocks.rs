@@ -262,6 +262,7 @@ mod tests {
             let blocks = Blocks::new(&entries);
             prop_assert_eq!(blocks.iter().collect::<Vec<_>>(), entries.clone());
             prop_assert_eq!(blocks.len(), entries.len());
+            prop_assert_eq!(blocks.is_empty(), entries.is_empty());
             prop_assert!(blocks.encoded().len() <= 5 + entries.len() * 14);
             let footer = [&blocks.encoded()[..], &tail].concat();
             let mut cursor = Cursor::new(&footer);

@@ -371,6 +371,25 @@ mod tests {
         ));
     }
 
+    #[test]
+    fn what_is_verified_of_a_batch_and_what_it_needs_grow_as_it_arrives() {
+        let batch = [framed(1, b"abc"), framed(1, b"de"), framed(0, b"f")].concat();
+        let mut verifier = BatchVerifier::new(2, 100);
+        let needs = |runs, pages| BATCH_OVERHEAD + runs * RUN_OVERHEAD + pages * PAGE_OVERHEAD;
+        for (received, verified, overhead) in [
+            (0, 0, needs(0, 0)),
+            (5, 0, needs(0, 0)),
+            (13, 13, needs(0, 0)),
+            (15, 15, needs(1, 1)),
+            (29, 29, needs(1, 2)),
+            (batch.len(), 42, needs(2, 3)),
+        ] {
+            verifier.update(&batch[..received]);
+            let found = (verifier.verified(), verifier.memory_overhead());
+            assert_eq!(found, (verified, overhead), "{received} bytes");
+        }
+    }
+
     fn some_pages() -> impl Strategy<Value = Vec<(u32, Vec<u8>)>> {
         let page = prop::collection::vec(any::<u8>(), 1..40);
         prop::collection::vec((0u32..3, page), 1..6)

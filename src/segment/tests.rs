@@ -102,6 +102,7 @@ fn scan(
     for part in range.chunks(cuts) {
         scanner.push(range.slice_ref(part), &mut out)?;
     }
+    assert!(out.iter().all(|slice| !slice.is_empty()));
     Ok((out.concat(), scanner.finish()?))
 }
 

@@ -36,3 +36,24 @@ impl ForeignFolders {
         self.0.lock().iter().cloned().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_reported_once_and_those_beyond_the_bound_are_not() {
+        let folders = ForeignFolders::default();
+        let folder = |n: usize| ForeignFolder {
+            base: "main".parse().unwrap(),
+            folder: format!("{n:04}"),
+        };
+        for n in (0..MAX_FOLDERS).rev() {
+            assert!(folders.add(folder(n)), "{n}");
+            assert!(!folders.add(folder(n)), "{n}");
+        }
+        assert!(!folders.add(folder(MAX_FOLDERS)));
+        let all: Vec<_> = (0..MAX_FOLDERS).map(folder).collect();
+        assert_eq!(folders.all(), all);
+    }
+}

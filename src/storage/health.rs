@@ -101,3 +101,68 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_put_makes_unhealthy_and_is_new_until_one_succeeds() {
+        let health = Health::default();
+        assert!(health.is_healthy() && health.works());
+        assert!(!health.succeed(), "it was healthy");
+        let first = health.fail("one".into(), false);
+        assert!(first.is_new && first.start_probing);
+        let second = health.fail("two".into(), false);
+        assert!(!second.is_new && !second.start_probing);
+        assert_eq!(health.failure().as_deref(), Some("two"));
+        assert!(!health.is_healthy() && !health.works());
+        assert_eq!(health.unreadable(), None);
+        assert!(health.succeed() && health.is_healthy() && health.works());
+        assert!(health.fail("three".into(), false).is_new);
+    }
+
+    #[test]
+    fn a_failed_read_is_told_apart_from_a_failed_put() {
+        let health = Health::default();
+        assert!(!health.succeed_read());
+        let failed = health.fail_read("gone".into());
+        assert!(failed.is_new && failed.start_probing);
+        assert!(!health.fail_read("gone".into()).is_new);
+        assert_eq!(health.unreadable().as_deref(), Some("gone"));
+        assert!(health.is_healthy() && !health.works());
+        let put = health.fail("full".into(), true);
+        assert!(put.is_new && !put.start_probing, "one probe for both");
+        assert!(health.succeed_read() && !health.works());
+        assert_eq!(health.unreadable(), None);
+    }
+
+    #[test]
+    fn a_base_directory_that_becomes_full_is_told_as_new() {
+        let health = Health::default();
+        assert!(health.fail("no connection".into(), false).is_new);
+        assert!(!health.is_full());
+        assert!(health.fail("no space".into(), true).is_new);
+        assert!(health.is_full());
+        assert!(!health.fail("no space".into(), true).is_new);
+        assert!(!health.fail("no connection".into(), false).is_new);
+        assert!(!health.is_full());
+        health.fail("no space".into(), true);
+        health.succeed();
+        assert!(!health.is_full());
+    }
+
+    #[test]
+    fn the_probe_ends_only_when_puts_and_reads_work_and_then_another_can_start() {
+        let health = Health::default();
+        health.fail("put".into(), false);
+        health.fail_read("read".into());
+        assert!(!health.stop_probing_if_it_works());
+        health.succeed();
+        assert!(!health.stop_probing_if_it_works());
+        assert!(!health.fail_read("read".into()).start_probing);
+        health.succeed_read();
+        assert!(health.stop_probing_if_it_works());
+        assert!(health.fail("put".into(), false).start_probing);
+    }
+}

@@ -208,6 +208,25 @@ mod tests {
     }
 
     #[test]
+    fn an_identity_whose_secret_is_not_64_hexadecimal_digits_is_refused() {
+        let stored = |secret: &str| {
+            let (number, secret) = (1, secret.to_owned());
+            let content = Content {
+                name: "main".into(),
+                keys: vec![KeyContent { number, secret }],
+            };
+            let bytes = checked_text::encode(&format!("{TITLE} {}", BaseId(1)), &content);
+            Identity::decode(&bytes)
+        };
+        assert!(stored(&"0a".repeat(32)).is_ok());
+        for secret in ["", &"0a".repeat(31), &"0a".repeat(33), &"0g".repeat(32)] {
+            assert!(stored(secret).is_err(), "{secret}");
+        }
+        // 64 bytes, and not 64 characters.
+        assert!(stored(&"0é0".repeat(16)).is_err());
+    }
+
+    #[test]
     fn debug_output_shows_no_secret() {
         let shown = format!("{:?}", identity());
         assert!(!shown.contains("07") && shown.contains("key 1"), "{shown}");

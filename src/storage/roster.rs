@@ -91,3 +91,77 @@ pub(super) fn find_by_name<'a>(members: &'a Membership, name: &BaseName) -> Opti
     let named = members.members.iter().filter(|member| member.name == *name);
     named.min_by_key(|member| member.state)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(name: &str) -> BaseName {
+        name.parse().unwrap()
+    }
+
+    fn list(members: &[(u64, &str, MemberState)]) -> Membership {
+        let members = members.iter().map(|(id, text, state)| Member {
+            id: BaseId(*id),
+            name: name(text),
+            state: *state,
+        });
+        members.fold(Membership::empty(), |list, member| list.with(member))
+    }
+
+    #[test]
+    fn one_base_directory_under_two_names_is_refused_with_the_first() {
+        let roster = Roster::default();
+        assert_eq!(roster.identify(BaseId(1), &name("a")), Ok(()));
+        assert_eq!(roster.identify(BaseId(1), &name("a")), Ok(()));
+        assert_eq!(roster.identify(BaseId(1), &name("b")), Err(name("a")));
+        assert_eq!(roster.identify(BaseId(2), &name("b")), Ok(()));
+        assert_eq!(roster.identified(), [BaseId(1), BaseId(2)]);
+    }
+
+    #[test]
+    fn an_older_list_never_replaces_a_newer_one() {
+        let roster = Roster::default();
+        assert!(roster.members().is_none());
+        let old = list(&[(1, "a", MemberState::Active)]);
+        let new = list(&[
+            (1, "a", MemberState::Active),
+            (2, "b", MemberState::Draining),
+        ]);
+        for (adopted, expected) in [(&old, &old), (&new, &new), (&old, &new)] {
+            roster.adopt(adopted);
+            assert_eq!(roster.members().as_deref(), Some(expected));
+        }
+        let adopted = roster.members().unwrap();
+        roster.adopt(&new.clone());
+        let members = roster.members().unwrap();
+        assert!(Arc::ptr_eq(&adopted, &members), "an equal list is no news");
+    }
+
+    #[test]
+    fn the_role_of_a_base_directory_follows_its_identity_and_before_that_its_name() {
+        let roster = Roster::default();
+        let (a, active) = (name("a"), Role::Member(MemberState::Active));
+        assert_eq!(roster.role(Some(BaseId(9)), &a), active, "no list was read");
+        roster.adopt(&list(&[
+            (1, "a", MemberState::Abandoned),
+            (2, "a", MemberState::Draining),
+            (3, "b", MemberState::Active),
+        ]));
+        let abandoned = Role::Member(MemberState::Abandoned);
+        assert_eq!(roster.role(Some(BaseId(1)), &a), abandoned);
+        assert_eq!(roster.role(Some(BaseId(3)), &a), active);
+        assert_eq!(roster.role(Some(BaseId(9)), &a), Role::NotListed);
+        let draining = Role::Member(MemberState::Draining);
+        assert_eq!(roster.role(None, &a), draining, "not the abandoned one");
+        assert_eq!(roster.role(None, &name("c")), Role::NotListed);
+    }
+
+    #[test]
+    fn only_the_process_that_wrote_the_first_list_is_its_founder() {
+        let roster = Roster::default();
+        assert!(!roster.is_founder());
+        roster.set_founder();
+        assert!(roster.is_founder());
+    }
+}

@@ -182,3 +182,44 @@ pub(crate) mod testing {
         Seals::new(vec![identity(1, "a"), identity(2, "b")])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::testing::seals;
+    use super::*;
+
+    #[test]
+    fn a_text_that_is_no_longer_than_a_seal_is_too_short() {
+        let text = |length| URL_SAFE_NO_PAD.encode(vec![0; length]);
+        for length in [0, 1, SEAL_LEN] {
+            let refused = SealedText::decode(&text(length)).unwrap_err();
+            assert_eq!(refused, SealError::TooShort, "{length}");
+        }
+        assert_eq!(SealedText::decode(&text(SEAL_LEN + 1)).unwrap().body(), [0]);
+    }
+
+    #[test]
+    fn only_the_key_of_the_base_directory_verifies_its_seal() {
+        let seals = seals();
+        let text = sealed_text(b"body", &[1; 32]);
+        let sealed = SealedText::decode(&text).unwrap();
+        assert_eq!(sealed.body(), b"body");
+        let check = |id, number| sealed.check(seals.by_id(BaseId(id)).unwrap(), number);
+        assert_eq!(check(1, 1), Ok(()));
+        assert_eq!(check(2, 1), Err(SealError::WrongSeal));
+        let base = "a".parse().unwrap();
+        assert_eq!(check(1, 2), Err(SealError::UnknownKey { base, number: 2 }));
+    }
+
+    #[test]
+    fn a_base_directory_is_found_by_its_name_once_it_was_identified() {
+        let b: BaseName = "b".parse().unwrap();
+        assert_eq!(seals().by_name(&b).unwrap().id, BaseId(2));
+        let unread = Seals::new(vec![(b.clone(), None), testing::identity(1, "a")]);
+        assert_eq!(unread.any().unwrap().as_str(), "a");
+        let bases = "b".to_owned();
+        let refused = unread.by_name(&b).unwrap_err();
+        assert_eq!(refused, SealError::Unidentified { bases });
+        assert!(Seals::default().any().is_err());
+    }
+}

@@ -61,3 +61,56 @@ impl UncertainMarkers {
         bases.is_some_and(|bases| bases.contains(&base))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(kind: StoreErrorKind, settled: bool) -> StoreError {
+        let error = StoreError::new(kind, "it failed");
+        StoreError { settled, ..error }
+    }
+
+    #[test]
+    fn only_a_put_that_creates_a_marker_and_may_still_be_applied_is_remembered() {
+        use Precondition::{Absent, StrictlyAbsent, Version};
+        use StoreErrorKind::{Refused, Unavailable};
+        let late = || Err(failed(Unavailable, false));
+        let cases = [
+            (Absent, late(), true),
+            (StrictlyAbsent, late(), true),
+            (Version("1".into()), late(), false),
+            (Absent, Ok(true), false),
+            (Absent, Ok(false), false),
+            (Absent, Err(failed(Unavailable, true)), false),
+            (Absent, Err(failed(Refused, false)), false),
+        ];
+        for (number, (expected, put, remembered)) in cases.into_iter().enumerate() {
+            let markers = UncertainMarkers::default();
+            let exchange: ExchangeId = "q".parse().unwrap();
+            let ok = put.as_ref().ok().copied();
+            let answer = markers.attempted(&exchange, Some(3), &expected, put);
+            assert_eq!(answer.ok(), ok, "the answer is passed on");
+            assert_eq!(markers.contains(&exchange, 3), remembered, "case {number}");
+            assert!(!markers.contains(&exchange, 2));
+            assert!(!markers.contains(&"r".parse().unwrap(), 3));
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_stays_so_after_a_put_that_succeeds() {
+        let markers = UncertainMarkers::default();
+        let exchange: ExchangeId = "q".parse().unwrap();
+        let attempt = |base, put| {
+            let answer = markers.attempted(&exchange, Some(base), &Precondition::Absent, put);
+            drop(answer);
+        };
+        for base in [1, 2, 1] {
+            attempt(base, Err(failed(StoreErrorKind::Unavailable, false)));
+        }
+        attempt(1, Ok(true));
+        assert!(markers.contains(&exchange, 1) && markers.contains(&exchange, 2));
+        let held = markers.0.lock().peek(&exchange).map(Vec::len);
+        assert_eq!(held, Some(2), "each base directory once");
+    }
+}

@@ -16,3 +16,16 @@ pub fn stable_hash(parts: &[&[u8]]) -> u64 {
     hash = hash.wrapping_mul(0xD6E8_FEB8_6659_FD93);
     hash ^ (hash >> 32)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Keys and preference orders of all daemons of a fleet depend on these numbers.
+    #[test]
+    fn hashes_never_change() {
+        assert_eq!(stable_hash(&[b"q"]), 0x78CC_6101_DAED_537B);
+        assert_eq!(stable_hash(&[b"ab", b"c"]), 0xD969_45E1_DDB4_9622);
+        assert_eq!(stable_hash(&[b"a", b"bc"]), 0x5C69_137A_20FF_E7FF);
+    }
+}

@@ -308,6 +308,12 @@ mod tests {
         assert_eq!(probe(7).as_str(), "v2/probes/0000000000000007");
         assert_eq!(sweeper().as_str(), "v2/sweeper");
         assert_eq!(parse(&sweeper()), Some(OwnObject::Sweeper));
+        assert_eq!(identity().as_str(), "v2/identity");
+        assert_eq!(parse(&identity()), Some(OwnObject::Identity));
+        assert_eq!(members().as_str(), "v2/members");
+        assert_eq!(parse(&members()), Some(OwnObject::Members));
+        assert_eq!((all().as_str(), root().as_str()), ("v2", ""));
+        assert_eq!(probes().to_string(), "v2/probes");
         assert_eq!(
             keep().map(|key| key.to_string()),
             ["v2/markers/.keep", "v2/segments/.keep"]
@@ -369,6 +375,29 @@ mod tests {
         }
         let foreign = format!("v2/foo/bar.txt{}", temporary_suffix(9, 1));
         assert!(!is_temporary(&Key::listed(foreign)));
+    }
+
+    #[test]
+    fn what_describes_the_fleet_needs_an_identity_and_what_a_probe_wrote_does_not() {
+        let e = exchange_id();
+        let [keep, _] = keep();
+        let temporary = |key: &Key| Key::listed(format!("{key}{}", temporary_suffix(9, 1)));
+        let cases = [
+            (identity(), Owner::Fleet, true),
+            (members(), Owner::Fleet, true),
+            (sweeper(), Owner::Fleet, true),
+            (marker(&e), Owner::Fleet, false),
+            (segment(&e, segment_id()), Owner::Fleet, false),
+            (keep, Owner::Probe, false),
+            (probe(7), Owner::Probe, false),
+            (temporary(&identity()), Owner::Probe, false),
+            (Key::listed("v2/notes"), Owner::Foreign, false),
+            (Key::listed("v2/notes.tmp"), Owner::Foreign, false),
+        ];
+        for (key, expected, administrative) in cases {
+            assert_eq!(owner(&key), expected, "{key}");
+            assert_eq!(is_administrative(&key), administrative, "{key}");
+        }
     }
 
     #[test]

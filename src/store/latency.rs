@@ -148,6 +148,12 @@ mod tests {
         };
         assert!(within(put.median, 500), "{put:?}");
         assert!(within(put.p99, 990), "{put:?}");
+        for n in 0..1000 {
+            let elapsed = Duration::from_millis(if n < 990 { 1 } else { 1000 });
+            latencies.record(&base, "get", elapsed, start);
+        }
+        let get = latencies.of(&base, start)[0];
+        assert!(within(get.median, 1) && within(get.p99, 1), "{get:?}");
         assert!(latencies.of(&"other".parse().unwrap(), start).is_empty());
     }
 
@@ -158,6 +164,7 @@ mod tests {
         latencies.record(&base, "get", Duration::from_secs(3600), start);
         let later = start + 2 * WINDOW;
         assert_eq!(latencies.of(&base, later)[0].count, 1);
+        assert!(latencies.of(&base, later + WINDOW).is_empty());
         latencies.record(&base, "get", Duration::from_millis(1), later + WINDOW);
         let [get] = latencies.of(&base, later + WINDOW)[..] else {
             panic!("one operation");
@@ -167,5 +174,20 @@ mod tests {
             "{get:?}"
         );
         assert!(latencies.of(&base, later + 9 * WINDOW).is_empty());
+        latencies.record(&base, "get", Duration::ZERO, later + 9 * WINDOW);
+        assert_eq!(latencies.of(&base, later + 9 * WINDOW)[0].count, 1);
+    }
+
+    #[test]
+    fn each_duration_belongs_to_the_first_bucket_whose_end_it_does_not_exceed() {
+        assert_eq!(bucket(Duration::ZERO), 0);
+        for n in 0..BUCKETS - 1 {
+            assert_eq!(bucket(end(n)), n);
+            assert_eq!(bucket(end(n) + Duration::from_nanos(1)), n + 1);
+        }
+        let last = end(BUCKETS - 1);
+        for longer in [last, last + Duration::from_secs(1), 100 * last] {
+            assert_eq!(bucket(longer), BUCKETS - 1);
+        }
     }
 }

@@ -4,19 +4,23 @@
 #
 #   tests/lib/pure_crate.sh FOLDER
 #
-# The files keep their paths. What they need of the rest is declared here: errors of stores and of
-# footers, which no pure test makes.
+# The files keep their paths. What they need of the rest is declared here: errors of storage and of
+# footers, which no pure test makes, spans, which record nothing, and the text of a size.
 
 # shellcheck source=tests/lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 FILES="crc.rs id.rs human.rs segment fair catalog/error.rs catalog/handle.rs catalog/plan.rs catalog/plan
     catalog/prefetch_schedule.rs read/planner.rs read/density.rs ingest/seal_policy.rs ingest/overhead.rs
-    ingest/commit_queue.rs exchange/descriptor.rs exchange/marker.rs memory cache/lru.rs
-    storage/checked_text.rs storage/identity.rs storage/seals.rs storage/placement.rs
-    storage/known_sets.rs storage/stored_marker.rs storage/membership.rs storage/roster.rs
-    storage/health.rs storage/foreign.rs store/hash.rs store/keys.rs store/latency.rs
-    store/upload_window.rs gc/lease_tracker.rs runtime.rs"
+    ingest/commit_queue.rs ingest/error.rs ingest/exchange.rs ingest/exchange ingest/sink.rs
+    ingest/sink_memory.rs ingest/stored.rs ingest/types.rs ingest/upload_outcome.rs
+    exchange/bounds.rs exchange/descriptor.rs exchange/error.rs exchange/marker.rs
+    exchange/unfinished.rs memory cache/chunks.rs cache/hot.rs cache/lru.rs
+    storage/checked_text.rs storage/digest.rs storage/identity.rs storage/seals.rs
+    storage/placement.rs storage/known_sets.rs storage/stored_marker.rs storage/membership.rs
+    storage/roster.rs storage/health.rs storage/foreign.rs storage/uncertain.rs store/error.rs
+    store/hash.rs store/interface.rs store/keys.rs store/latency.rs store/observed.rs
+    store/upload_window.rs gc/handover.rs gc/lease_tracker.rs runtime.rs"
 
 crate=$1
 rm -rf "$crate/src" "$crate/tests"
@@ -27,48 +31,15 @@ for file in $FILES; do
 done
 cp -a "$ROOT/tests/golden" "$crate/tests/"
 cp "$ROOT/.cargo/mutants.toml" "$crate/.cargo/"
-# The versions of the daemon.
+# With the dependencies, features and profiles of the daemon: what was built for it is used again, if
+# it was built without debug information.
 cp "$ROOT/Cargo.lock" "$crate/"
-
-# shellcheck disable=SC2016
-sed 's/^        //' >"$crate/Cargo.toml" <<'MANIFEST'
-        [package]
-        name = "pure"
-        version = "0.0.0"
-        edition = "2024"
-        publish = false
-
-        [lib]
-        name = "stopover"
-        doctest = false
-
-        [dependencies]
-        aws-lc-rs = { version = "1", default-features = false, features = ["aws-lc-sys"] }
-        base64 = "0.22"
-        bytes = "1"
-        bytesize = "2"
-        crc-fast = { version = "1", default-features = false, features = ["std"] }
-        futures = "0.3"
-        humantime = "2"
-        lru = "0.18.2"
-        parking_lot = "0.12"
-        serde = { version = "1", features = ["derive"] }
-        serde_json = "1"
-        subtle = "2"
-        thiserror = "2"
-        tokio = { version = "1", features = ["macros", "rt-multi-thread", "sync", "test-util", "time"] }
-        tokio-util = { version = "0.7", features = ["rt"] }
-        uuid = { version = "1", features = ["v4"] }
-
-        [dev-dependencies]
-        proptest = "1"
-        tempfile = "3"
-
-        [profile.dev.package."*"]
-        opt-level = 1
-
-        [workspace]
-MANIFEST
+{
+    printf '[package]\nname = "stopover"\nversion = "0.1.0"\nedition = "2024"\npublish = false\n'
+    printf '[lib]\ndoctest = false\n[workspace]\n'
+    awk '/^\[/ { copied = /^\[(features|dependencies|dev-dependencies|profile)/ } copied' \
+        "$ROOT/Cargo.toml"
+} >"$crate/Cargo.toml"
 
 sed 's/^        //' >"$crate/src/lib.rs" <<'LIB'
         #![allow(dead_code, missing_docs, unused_imports)]
@@ -82,6 +53,8 @@ sed 's/^        //' >"$crate/src/lib.rs" <<'LIB'
         pub mod segment;
 
         pub mod cache {
+            pub mod chunks;
+            pub mod hot;
             mod lru;
             pub mod footers {
                 #[derive(Debug, Clone, thiserror::Error)]
@@ -100,21 +73,42 @@ sed 's/^        //' >"$crate/src/lib.rs" <<'LIB'
             pub mod plan;
             mod prefetch_schedule;
             pub use self::error::CatalogError;
+            pub use crate::segment::footer::Totals;
+        }
+
+        pub mod config {
+            pub mod units {
+                pub fn format_size_like(bytes: u64, _: u64) -> String {
+                    format!("{bytes}B")
+                }
+            }
         }
 
         pub mod exchange {
+            pub mod bounds;
             pub mod descriptor;
+            pub mod error;
             pub mod marker;
+            pub mod unfinished;
+            pub use self::error::ExchangeError;
         }
 
         pub mod gc {
+            pub mod handover;
             pub mod lease_tracker;
         }
 
         pub mod ingest {
             pub mod commit_queue;
+            pub mod error;
+            pub mod exchange;
             pub mod overhead;
             pub mod seal_policy;
+            pub mod sink;
+            pub mod sink_memory;
+            pub mod stored;
+            pub mod types;
+            pub mod upload_outcome;
         }
 
         pub mod read {
@@ -124,6 +118,7 @@ sed 's/^        //' >"$crate/src/lib.rs" <<'LIB'
 
         pub mod storage {
             mod checked_text;
+            mod digest;
             mod foreign;
             mod health;
             pub mod identity;
@@ -133,14 +128,12 @@ sed 's/^        //' >"$crate/src/lib.rs" <<'LIB'
             mod roster;
             pub mod seals;
             mod stored_marker;
+            mod uncertain;
 
-            #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-            pub enum StoreErrorKind {
-                NotFound,
-                Unavailable,
-                Refused,
-                Corrupt,
-            }
+            pub use self::digest::{
+                Digest, DigestEntry, DigestExchanges, DigestMarkers, exchange_hash,
+            };
+            pub use crate::store::StoreErrorKind;
 
             #[derive(Debug, Clone, thiserror::Error)]
             #[error("{0:?}")]
@@ -154,10 +147,37 @@ sed 's/^        //' >"$crate/src/lib.rs" <<'LIB'
         }
 
         pub mod store {
+            mod error;
             mod hash;
+            mod interface;
             pub mod keys;
             mod latency;
+            mod observed;
             mod upload_window;
+            pub use self::error::{Remedy, Result, StoreError, StoreErrorKind, if_found};
             pub use self::hash::stable_hash;
+            pub use self::interface::{MAX_VERSIONED_SIZE, Precondition, Store};
+        }
+
+        pub mod telemetry {
+            pub mod traces {
+                #[derive(Debug, Default)]
+                pub struct Span;
+                pub type SpanRef = ();
+
+                impl Span {
+                    pub fn child(_: &str) -> Self {
+                        Self
+                    }
+
+                    pub fn handle(&self) -> SpanRef {}
+
+                    pub fn set(&self, _: &str, _: impl std::fmt::Display) {}
+
+                    pub fn set_number(&self, _: &str, _: u64) {}
+
+                    pub fn fail(&self, _: impl std::fmt::Display) {}
+                }
+            }
         }
 LIB

@@ -15,7 +15,7 @@ PACKAGES=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static)
 # Where the cross compiler has the C library of the other architecture.
 SYSROOT=/usr/aarch64-linux-gnu
 
-if ! command -v aarch64-linux-gnu-gcc qemu-aarch64-static >/dev/null; then
+if ! command -v aarch64-linux-gnu-gcc >/dev/null || ! command -v qemu-aarch64-static >/dev/null; then
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 ||
         die "aarch64-linux-gnu-gcc or qemu-aarch64-static is missing; on Debian: ${PACKAGES[*]}"
     say "installing ${PACKAGES[*]}"

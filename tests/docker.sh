@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
-# Builds the image of the Dockerfile without Docker and checks that it works: version, user, health.
+# Builds the three images without Docker and checks that they work: the daemon's (version, user,
+# health), the plugin's (copies the plugin), and Trino's with the plugin (contains the same files).
 #
-# Needs root, buildah and debootstrap (Debian packages) and the Rust toolchain of this machine;
-# takes some minutes. The base images are made by debootstrap under the names in the Dockerfile, so
-# no image registry is needed. Everything is in one temporary folder, which is removed at the end.
+# Needs root, buildah and debootstrap (Debian packages), the Rust toolchain, a JDK and the Maven of
+# this machine; takes some minutes. The base images are made by debootstrap under the names in the
+# Dockerfiles, so no image registry is needed; that of Trino is an empty folder for plugins. Maven's
+# repository is shared with the build. Everything else is in one temporary folder, which is removed
+# at the end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-for tool in buildah debootstrap rustc; do
+for tool in buildah debootstrap rustc mvn; do
     if ! command -v "$tool" >/dev/null; then
-        echo "docker.sh: $tool is missing (as root: apt-get install buildah debootstrap)" >&2
+        echo "docker.sh: $tool is missing (as root: apt-get install buildah debootstrap maven)" >&2
         exit 2
     fi
 done
@@ -17,6 +20,9 @@ if [ "$(id -u)" != 0 ]; then
     echo "docker.sh: debootstrap and chroot need root" >&2
     exit 2
 fi
+
+jdk=$(tests/lib/fetch.sh jdk)
+maven=$(dirname "$(dirname "$(readlink -f "$(command -v mvn)")")")
 
 scratch=$(mktemp -d)
 suite=bookworm
@@ -53,26 +59,43 @@ base_image() { # FOLDER NAME
     echo "base image $2"
 }
 
-# Images that are made here do not have the digests of the real ones.
-sed 's/@sha256:[0-9a-f]*//' Dockerfile >"$scratch/Dockerfile"
-# Read from the Dockerfile, so that a change there needs no change here.
-mapfile -t names < <(sed -n 's/^FROM \([^ ]*\).*/\1/p' "$scratch/Dockerfile")
+debian() { # FOLDER [OPTION...]
+    local folder=$1
+    shift
+    debootstrap --variant=minbase "$@" "$suite" "$folder" >"$scratch/debootstrap.log" 2>&1 ||
+        { tail "$scratch/debootstrap.log"; exit 1; }
+    rm -rf "$folder"/var/cache/apt/* "$folder"/var/lib/apt/lists/*
+}
+# local_file DOCKERFILE: one with base images of this script, which do not have the digests of the
+# real ones, and for the only platform here. Sets `names` to them.
+local_file() {
+    file=$scratch/${1##*/}
+    sed -e 's/@sha256:[0-9a-f]*//' -e 's/--platform=[^ ]* //' "$1" >"$file"
+    # Read from the file, so that a change there needs no change here.
+    mapfile -t names < <(sed -n 's/^FROM \([^ ]*\).*/\1/p' "$file")
+}
+bud() { # TAG [OPTION...]
+    local tag=$1
+    shift
+    buildah bud --isolation chroot --pull-never --format docker --tag "$tag" --file "$file" "$@" .
+}
 
-debootstrap --variant=minbase --include=ca-certificates,gcc,libc6-dev "$suite" "$scratch/rust" \
-    >"$scratch/debootstrap.log" 2>&1 || { tail "$scratch/debootstrap.log"; exit 1; }
+# --- the daemon ------------------------------------------------------------------------------
+
+local_file Dockerfile
+
+debian "$scratch/rust" --include=ca-certificates,gcc,libc6-dev
 sysroot=$(rustc --print sysroot)
 cp -r "$sysroot/bin" "$sysroot/lib" "$scratch/rust/usr/local/"
 # This machine may trust more certificates than Debian, for example those of a proxy.
 cp -L /etc/ssl/certs/ca-certificates.crt "$scratch/rust/etc/ssl/certs/ca-certificates.crt"
 base_image "$scratch/rust" "${names[0]}"
 
-debootstrap --variant=minbase "$suite" "$scratch/slim" \
-    >"$scratch/debootstrap.log" 2>&1 || { tail "$scratch/debootstrap.log"; exit 1; }
-rm -rf "$scratch"/slim/var/cache/apt/* "$scratch"/slim/var/lib/apt/lists/*
+debian "$scratch/slim" --include=busybox-static
+cp "$scratch/slim/bin/busybox" "$scratch/busybox.static"
 base_image "$scratch/slim" "${names[1]}"
 
-buildah bud --isolation chroot --pull-never --format docker --tag stopover \
-    --file "$scratch/Dockerfile" .
+bud stopover
 
 container=$(buildah from --pull-never stopover)
 run() { buildah run --isolation chroot "$container" -- "$@"; }
@@ -105,4 +128,49 @@ case "$check" in
 *) echo "docker.sh: the image has no health check" >&2; exit 1 ;;
 esac
 
+# --- the plugin ------------------------------------------------------------------------------
+
+local_file deploy/images/plugin.Dockerfile
+debian "$scratch/maven"
+mkdir "$scratch/maven/opt/jdk" "$scratch/maven/opt/maven"
+cp -rL "$jdk/." "$scratch/maven/opt/jdk"
+cp -rL "$maven/." "$scratch/maven/opt/maven"
+ln -s /opt/maven/bin/mvn "$scratch/maven/usr/local/bin/mvn"
+ln -s /opt/jdk/bin/java "$scratch/maven/usr/local/bin/java"
+base_image "$scratch/maven" "${names[0]}"
+
+mkdir -p "$scratch"/busybox/{bin,tmp,usr/local/bin}
+cp "$scratch/busybox.static" "$scratch/busybox/bin/busybox"
+for applet in sh cp rm ls wc; do ln -s busybox "$scratch/busybox/bin/$applet"; done
+base_image "$scratch/busybox" "${names[1]}"
+
+mkdir -p "$HOME/.m2"
+bud stopover-plugin --volume "$HOME/.m2:$HOME/.m2"
+
+buildah rm "$container" >/dev/null
+container=$(buildah from --pull-never stopover-plugin)
+mkdir "$scratch/copied"
+chown 10001:10001 "$scratch/copied"
+# What an init container does, twice, as when its pod restarts.
+for _ in 1 2; do
+    buildah run --isolation chroot --volume "$scratch/copied:/plugin" "$container" -- \
+        copy-plugin /plugin
+done
+find "$scratch/copied" -name 'trino-stopover-*.jar' | grep -q . ||
+    { echo "docker.sh: the image of the plugin copies no plugin" >&2; exit 1; }
+
+# --- Trino with the plugin -------------------------------------------------------------------
+
+local_file deploy/images/trino.Dockerfile
+trino=$(sed -n 's/^ARG TRINO=//p' "$file")
+mkdir -p "$scratch/trino/usr/lib/trino/plugin/tpch"
+base_image "$scratch/trino" "docker.io/trinodb/trino:$trino"
+bud trino-with-stopover
+
+buildah rm "$container" >/dev/null
+container=$(buildah from --pull-never trino-with-stopover)
+diff -r "$scratch/copied" "$(buildah mount "$container")/usr/lib/trino/plugin/stopover"
+jars=$(find "$scratch/copied" -name '*.jar' | wc -l)
+
+echo "docker.sh: the images of the plugin and of Trino with it have the same $jars jars"
 echo "docker.sh: $version runs as user $user, is healthy and ready; the binary has $size bytes"

@@ -64,7 +64,11 @@ const MEANINGS: &[(&str, u8, &str)] = &[
     ),
     ("members", 1, "the list cannot be read or written"),
     ("bench", 1, "a base directory failed, or it was interrupted"),
-    ("import", 1, "a file cannot be read or written"),
+    (
+        "import",
+        EXIT_USAGE,
+        "invalid arguments, or a file that cannot be read, converted or written",
+    ),
     ("health", 0, "the daemon is alive, or with --ready, ready"),
     ("health", 1, "it is not, or did not answer"),
     (
@@ -75,6 +79,9 @@ const MEANINGS: &[(&str, u8, &str)] = &[
     ("completions", 0, "printed"),
     ("man", 1, "a page cannot be written"),
 ];
+
+/// Codes with a general meaning with which a command never ends.
+const NEVER: &[(&str, u8)] = &[("import", 1)];
 
 /// The codes in the help of the program.
 pub(super) fn help() -> String {
@@ -89,6 +96,9 @@ pub(super) fn help() -> String {
 pub(super) fn help_of(command: &str) -> String {
     let mut text = String::from("Exit codes:");
     for (code, general) in CODES {
+        if NEVER.contains(&(command, *code)) {
+            continue;
+        }
         let mut meanings = MEANINGS.iter();
         let own = meanings.find(|(name, own, _)| *name == command && own == code);
         let meaning = match own {

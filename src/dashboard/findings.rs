@@ -112,64 +112,6 @@ fn memory(view: &View, found: &mut Vec<Finding>) {
     }
 }
 
-/// What to do about a message of the log, by its constant part.
-pub fn advice(message: &str) -> &'static str {
-    const ADVICE: &[(&str, &str)] = &[
-        (
-            "base directory",
-            "See the base directory above; the daemon probes it until it works.",
-        ),
-        (
-            "segment upload failed",
-            "Trino runs the tasks of these sinks again; check the store.",
-        ),
-        (
-            "panic",
-            "This is a bug: report it with this line. The daemon goes on.",
-        ),
-        (
-            "internal error",
-            "This is a bug: report it with this line. The daemon goes on.",
-        ),
-        (
-            "cannot check",
-            "The store did not answer; it is asked again.",
-        ),
-        (
-            "request failed",
-            "The client was told what to do; see the cause.",
-        ),
-        (
-            "damaged bytes",
-            "The range was read again; if it recurs, check that disk or network.",
-        ),
-        (
-            "traces cannot be exported",
-            "Check tracing.collector; queries are not affected.",
-        ),
-        ("settings were edited", "Restart the daemon to apply them."),
-        (
-            "the configuration was edited",
-            "Mend the file: `stopover check` names each problem.",
-        ),
-        (
-            "limit of open files",
-            "Raise LimitNOFILE of the service, or ulimit -n.",
-        ),
-        (
-            "no new exchange",
-            "Make the base directories that are named reachable.",
-        ),
-        (
-            "server.advertise",
-            "Mend server.advertise, and restart the daemon.",
-        ),
-        ("stopping", "The tasks whose sinks were cut off run again."),
-    ];
-    let known = ADVICE.iter().find(|(start, _)| message.starts_with(start));
-    known.map_or("", |(_, advice)| advice)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,11 +151,5 @@ mod tests {
         );
         assert!(found[4].remedy.contains("expires"));
         assert!(found.iter().all(|finding| !finding.remedy.is_empty()));
-    }
-
-    #[test]
-    fn a_known_message_has_advice_and_an_unknown_one_has_none() {
-        assert!(advice("panic: this is a bug").contains("report"));
-        assert_eq!(advice("something else"), "");
     }
 }

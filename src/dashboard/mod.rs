@@ -4,6 +4,7 @@
 //! does). Invariant: a page is one document without scripts or external resources, and what came
 //! from outside is text in it.
 
+pub mod advice;
 pub mod base_page;
 pub mod exchange_pages;
 pub mod findings;

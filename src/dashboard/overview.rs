@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::findings::{advice, findings};
+use super::advice::advice;
+use super::findings::findings;
 use super::history::Counter;
 use super::html::{self, Column, Frame, Timing, duration, escape, instant, latency, table, terms};
 use super::plot::{Line, Unit, figure};

@@ -64,6 +64,8 @@ struct Address {
     token_file: Option<PathBuf>,
     /// The setting that names that file.
     token_setting: &'static str,
+    /// As which its reloads are counted.
+    tokens: Credential,
 }
 
 impl Address {
@@ -73,6 +75,7 @@ impl Address {
             listen: config.listen,
             token_file: config.token_file.clone(),
             token_setting: "server.token_file",
+            tokens: Credential::Tokens,
         }
     }
 }
@@ -146,6 +149,7 @@ impl Credentials {
         if let Some(file) = &main.config.admin_token_file {
             address.token_file = Some(file.clone());
             address.token_setting = "server.admin_token_file";
+            address.tokens = Credential::AdminTokens;
         }
         let (config, clock, metrics) = (&main.config, &main.clock, main.metrics.clone());
         let admin = Self::open_for(address, config, clock, metrics)?;
@@ -263,7 +267,7 @@ impl Credentials {
         }
         let tokens = self.0.load_tokens(&mut last_tried.tokens);
         self.0
-            .report(Credential::Tokens, tokens.map_err(Into::into));
+            .report(self.0.address.tokens, tokens.map_err(Into::into));
         let tls = self.0.load_tls(&mut last_tried.tls);
         self.0.report(Credential::Tls, tls.map_err(Into::into));
         drop(last_tried);

@@ -16,17 +16,20 @@ use super::series::create_series;
 pub enum Credential {
     /// `server.token_file`
     Tokens,
+    /// `server.admin_token_file`
+    AdminTokens,
     /// The certificate files and the key file.
     Tls,
 }
 
 impl Credential {
-    const ALL: [Self; 2] = [Self::Tokens, Self::Tls];
+    const ALL: [Self; 3] = [Self::Tokens, Self::AdminTokens, Self::Tls];
 
     /// The value of the label `credential`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tokens => "tokens",
+            Self::AdminTokens => "admin_tokens",
             Self::Tls => "tls",
         }
     }

@@ -85,7 +85,7 @@ def write_daemon(page, machine):
         machine.place(block(page, "`/etc/stopover/stopover.toml`:"))
     )
     tokens = machine.etc / "tokens"
-    tokens.write_text(block(page, "readable by the daemon's user alone:"))
+    tokens.write_text(block(page, "but the daemon and root may read:"))
     tokens.chmod(0o600)
 
 
@@ -287,7 +287,7 @@ def problems_of(folder):
             write_daemon(page, machine)
             write_node(page, machine)
         first = machines[COORDINATOR]
-        check, serve = machine.place(block(page, "a systemd unit):")).splitlines()
+        check, serve = machine.place(block(page, "or by hand:")).splitlines()
         assert serve.split()[:2] == ["stopover", "serve"], serve
         arguments = first.place(check.replace(str(machine.etc), str(first.etc))).split()[1:]
         code, out, error = run(program("STOPOVER_BINARY"), *arguments, env=cluster.environment)

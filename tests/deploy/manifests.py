@@ -142,6 +142,13 @@ def rules_of_ours(name, objects):
     for port in service["ports"]:
         if port["targetPort"] not in named:
             yield f"{name}: the Service names the port {port['targetPort']}"
+    monitors = [o for o in objects if o["kind"] == "ServiceMonitor"]
+    for endpoint in [e for m in monitors for e in m["spec"]["endpoints"]]:
+        # Prometheus scrapes addresses, so the name in the certificate has to be said.
+        expected = f"{pool['serviceName']}-0.{pool['serviceName']}"
+        found = endpoint.get("tlsConfig", {}).get("serverName")
+        if found != (expected if endpoint["scheme"] == "https" else None):
+            yield f"{name}: {endpoint['scheme']} expects the name {found}"
     mounted = {mount["name"] for mount in container["volumeMounts"]}
     if mounted != {volume["name"] for volume in pod["volumes"]}:
         yield f"{name}: volumes and mounts differ"

@@ -145,6 +145,42 @@ def without(policy, action):
     return policy
 
 
+def shared(policy, page):
+    """The policy for a bucket with other objects, as the page changes the one above it."""
+    policy = copy.deepcopy(policy)
+    listing, objects = policy["Statement"]
+    suffix = re.search(r"`arn:aws:s3:::shared(/\S+)`", page).group(1)
+    objects["Resource"] = listing["Resource"] + suffix
+    condition = re.search(r'^"Condition": (\{.*\})$', page, re.M).group(1)
+    listing["Condition"] = json.loads(condition)
+    return policy
+
+
+def elsewhere(policy):
+    """The policy of a shared bucket, whose condition names another prefix."""
+    return json.loads(json.dumps(policy).replace('"stopover/*"', '"other/*"'))
+
+
+def problems_with(env):
+    """What does not work for a daemon with these rights."""
+    binary = program("STOPOVER_BINARY")
+    daemon = subprocess.Popen(
+        [binary, "serve"], env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        address = daemon.stdout.readline().split()[2]
+        if life_of_an_exchange(address) != b"a page":
+            yield "another page was read than written"
+    except urllib.error.HTTPError as error:
+        yield error.read().decode()
+    finally:
+        daemon.terminate()
+        daemon.wait(60)
+    checked = run(binary, "check", env=env)
+    if checked[0] != 0:
+        yield f"stopover check fails: {checked[1]}{checked[2]}"
+
+
 def smallest_rights_suffice_and_each_is_needed():
     page = re.sub(r"^    ", "", text("docs/buckets.md"), flags=re.M)
     policy = json.loads(text("deploy/policies/s3.json"))
@@ -153,23 +189,16 @@ def smallest_rights_suffice_and_each_is_needed():
     actions = re.findall(r'"s3:(\w+)"', text("deploy/policies/s3.json"))
     binary = program("STOPOVER_BINARY")
     with tempfile.TemporaryDirectory() as folder, server(folder) as url:
-        grant(url, policy)
         env = environment(url)
-        daemon = subprocess.Popen(
-            [binary, "serve"], env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        try:
-            address = daemon.stdout.readline().split()[2]
-            if life_of_an_exchange(address) != b"a page":
-                yield "another page was read than written"
-        except urllib.error.HTTPError as error:
-            yield f"with the smallest rights: {error.read().decode()}"
-        finally:
-            daemon.terminate()
-            daemon.wait(60)
-        checked = run(binary, "check", env=env)
-        if checked[0] != 0:
-            yield f"stopover check fails with the smallest rights: {checked[1]}{checked[2]}"
+        for name, rights in {"smallest": policy, "shared": shared(policy, page)}.items():
+            grant(url, rights)
+            for problem in problems_with(env):
+                yield f"with the {name} rights: {problem}"
+        # Without this, the rights of a shared bucket would also pass on a server that ignores
+        # conditions.
+        grant(url, elsewhere(shared(policy, page)))
+        if run(binary, "check", env=env)[0] == 0:
+            yield "stopover check passes with the rights on another prefix"
         for action in actions:
             grant(url, without(policy, f"s3:{action}"))
             checked = run(binary, "check", env=env)

@@ -149,8 +149,13 @@ def token_problems(made, folder):
             ("coordinator", "/v1/exchanges/q-1", b'{"partitions": 1, "ordered": false}', 201),
             ("worker", "/v1/exchanges/q-2", b'{"partitions": 1, "ordered": false}', 403),
             ("prometheus", "/metrics", None, 200),
+            ("prometheus", "/v1/exchanges", None, 403),
+            ("admin", "/v1/exchanges", None, 200),
         ]:
-            token = made[f"stopover-{owner}"]["token"]
+            if owner == "admin":
+                token = re.search(r"^admin (\S+)$", tokens.read_text(), re.M).group(1)
+            else:
+                token = made[f"stopover-{owner}"]["token"]
             got = policies.status("PUT" if body else "GET", address + path, token, body)
             if got != wanted:
                 yield f"the token of {owner} gets {got} for {path}, not {wanted}"
@@ -166,6 +171,26 @@ def stackable_problems(page):
     lines = sidecar["worker"]["additionalConfigFiles"]["exchange-manager.properties"].split()
     if [f"{key}={value}" for key, value in override.items()] != lines:
         yield f"Stackable's override is {override}, the values have {lines}"
+    given = {v["name"] for v in spec["workers"]["podOverrides"]["spec"]["volumes"]}
+    for container in sidecar["initContainers"]["worker"]:
+        for mount in container["volumeMounts"]:
+            if mount["name"] not in given:
+                yield f"Stackable's pods lack the volume {mount['name']} of {container['name']}"
+
+
+def trial_problems(page):
+    """Whether the query that survives a lost worker, and its times, are those of docs/trino.md."""
+    trino = text("docs/trino.md")
+    statement = " ".join(block_after(trino, "it is over sooner:").rstrip(";\n ").split())
+    if statement not in " ".join(page.split()):
+        yield f"{PAGE} has another query than docs/trino.md: {statement}"
+    times = block_after(trino, "coordinator:").split()
+    for name in ["sidecar", "pool"]:
+        values = re.sub(r"^  #(  \S+=\S+)$", r"  \1", text(f"deploy/trino-values-{name}.yaml"),
+                        flags=re.M)  # fmt: skip
+        given = yaml.safe_load(values)["server"]["coordinatorExtraConfig"].split()
+        if given[1:] != times:
+            yield f"deploy/trino-values-{name}.yaml has the times {given[1:]}, not {times}"
 
 
 def each_way_makes_its_namespace(page):
@@ -195,6 +220,7 @@ def kubernetes_page_can_be_followed():
         each_way_makes_its_namespace,
         shell_is_valid,
         stackable_problems,
+        trial_problems,
         pool_problems,
     ]:
         yield from check(page)

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Client, Method, StatusCode};
 use stopover::api::authorization::permissions::{Access, TABLE};
+use stopover::http::credentials::Credentials;
 use stopover::http::scopes::Scopes;
+use stopover::runtime::Clock;
 use stopover::telemetry::credentials::Credential;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
@@ -91,6 +93,31 @@ async fn each_scope_allows_its_routes_and_no_others() {
         assert_eq!(wrong.status(), StatusCode::METHOD_NOT_ALLOWED);
     }
     server.shut_down().await;
+}
+
+/// Both addresses are reloaded on SIGHUP, one after the other. When they shared one gauge, the
+/// valid file of the second cleared what the invalid file of the first had set, and no alert fired.
+#[test]
+fn an_invalid_token_file_is_reported_although_that_of_the_other_address_is_valid() {
+    let (base_folder, files) = (BaseFolder::new(), tokens_only(&format!("{READER}\n")));
+    files.write("admin", &format!("{ADMIN}\n"));
+    let mut server = base_folder.config().server;
+    server.token_file = Some(files.path("tokens"));
+    server.admin_token_file = Some(files.path("admin"));
+    server.admin_listen = Some("127.0.0.1:0".parse().unwrap());
+    let main = Credentials::open(&server, &Clock::default()).unwrap();
+    let admin = main.open_admin().unwrap().unwrap();
+    let stale = || {
+        main.reload(true);
+        admin.reload(true);
+        [Credential::Tokens, Credential::AdminTokens].map(|of| main.metrics().is_stale(of))
+    };
+    assert_eq!(stale(), [false, false]);
+    files.write("tokens", "short\n");
+    assert_eq!(stale(), [true, false]);
+    files.write("tokens", &format!("{WRITER}\n"));
+    files.write("admin", "short\n");
+    assert_eq!(stale(), [false, true]);
 }
 
 #[tokio::test]

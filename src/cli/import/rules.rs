@@ -2,7 +2,8 @@
 //!
 //! Does: list every property of `exchange-filesystem` and `exchange-hdfs` of Trino 476 to 483
 //! (as their configuration classes name them). Does not: convert files (`convert`). Invariant: each
-//! property has one row; `docs/trino.md` has the same names (a test compares them).
+//! property has one row; `docs/trino.md` has the same names, and so have the jars of the oldest and
+//! the newest of these versions, except those of `exchange-hdfs` (tests compare them).
 
 use super::values::ValueError;
 
@@ -72,7 +73,8 @@ const RETRIES: &str = "the daemon retries reads, lists and deletes for up to a m
 const MEMORY: &str = "memory does not depend on the number of partitions: \
                       stopover.sink-max-buffered bounds a sink, memory.budget a daemon";
 const ENCRYPTION: &str = "Trino itself encrypts pages: \
-                          fault-tolerant-execution.exchange-encryption-enabled";
+                          fault-tolerant-execution-exchange-encryption-enabled, from 483 on \
+                          external-exchange-encryption-enabled";
 const SEGMENTS: &str = "a segment holds blocks of many tasks and partitions: segment.target_size \
                         is another quantity";
 const RANGES: &str = "a handle names ranges of segments, and neighbouring ranges are fetched \

@@ -1,5 +1,7 @@
 //! Files as people have them, and what becomes of each of their lines.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::cli::import::rules::RULES;
 
@@ -38,6 +40,23 @@ fn every_property_of_trino_has_one_rule_and_stands_in_the_docs() {
         let last = name.rsplit('.').next().unwrap();
         assert!(page.contains(last), "docs/trino.md lacks {name}");
     }
+}
+
+#[test]
+fn the_rules_name_the_properties_of_the_jars_of_trino_and_no_others() {
+    // Trino reads the first one itself, to find the plugin; the rest is of exchange-hdfs.
+    const OTHERS: [&str; 4] = [
+        "exchange-manager.name",
+        "exchange.hdfs.block-size",
+        "exchange.hdfs.skip-directory-scheme-validation",
+        "hdfs.config.resources",
+    ];
+    let golden = include_str!("../../../../tests/golden/trino-exchange-properties.txt");
+    let rows = golden.lines().filter(|line| !line.starts_with('#'));
+    let theirs = rows.filter_map(|row| row.split(' ').next());
+    let theirs: BTreeSet<&str> = theirs.chain(OTHERS).collect();
+    let ours: BTreeSet<&str> = RULES.iter().map(|(name, _)| *name).collect();
+    assert_eq!(ours, theirs);
 }
 
 #[test]

@@ -20,8 +20,10 @@ pub enum Retention {
     Versions,
     /// Objects cannot be deleted before a date.
     ObjectLock,
-    /// What is deleted can be restored for some days.
+    /// What is deleted can be restored for some days: a setting of the account.
     SoftDelete,
+    /// The same as a setting of the bucket.
+    BucketSoftDelete,
 }
 
 impl Retention {
@@ -43,6 +45,11 @@ impl Retention {
                  are set, and is paid for. Switch it off for the account (az storage account \
                  blob-service-properties update --enable-delete-retention false), or use another \
                  account"
+            }
+            Self::BucketSoftDelete => {
+                "is in a bucket with soft delete: what is deleted stays there for the days that \
+                 are set, and is paid for. Switch it off for the bucket (gcloud storage buckets \
+                 update gs://BUCKET --clear-soft-delete), or use another bucket"
             }
         }
     }

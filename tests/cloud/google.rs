@@ -20,6 +20,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
 use rcgen::{KeyPair, PKCS_RSA_SHA256};
+use stopover::runtime::Runtime;
+use stopover::store::open::open_in;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -184,6 +186,68 @@ async fn the_credentials_of_a_user_become_tokens_at_the_login_through_a_proxy_to
     let shown = shown.lock().clone();
     let given = |shown: &String| shown.starts_with("Bearer token-");
     assert!(!shown.is_empty() && shown.iter().all(given), "{shown:?}");
+}
+
+/// Story: the client says of such a file that a variant is unknown, and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_of_types_that_are_not_supported_are_refused_with_what_to_use_instead() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("federation.json");
+    // As `gcloud iam workload-identity-pools create-cred-config` writes it.
+    let document = serde_json::json!({
+        "type": "external_account", "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+        "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p",
+        "token_url": "https://sts.googleapis.com/v1/token",
+        "credential_source": {"file": "/var/run/token"},
+    });
+    std::fs::write(&file, document.to_string()).unwrap();
+    let path = file.display().to_string();
+    let words = [
+        "has the type external_account (workload identity federation)",
+        "set service_account_path to a file",
+    ];
+    let refused = |options: &[(&str, &str)], variables: &[(&str, &str)]| {
+        let variables = variables.iter().map(|(k, v)| ((*k).into(), (*v).into()));
+        let variables: Vec<_> = variables.collect();
+        let opened = open_in(
+            &[base("gs://bucket/p", options)],
+            &variables,
+            &Runtime::seeded(1),
+        );
+        opened.err().map(|error| error.to_string())
+    };
+    let name = "GOOGLE_APPLICATION_CREDENTIALS";
+    for (options, variables, origin) in [
+        (
+            vec![("application_credentials", path.as_str())],
+            vec![],
+            "`application_credentials` names the file ",
+        ),
+        (
+            vec![("service_account_path", path.as_str())],
+            vec![],
+            "`service_account_path` names the file ",
+        ),
+        (
+            vec![],
+            vec![(name, path.as_str())],
+            "environment variable GOOGLE_APPLICATION_CREDENTIALS",
+        ),
+    ] {
+        let error = refused(&options, &variables).expect("it is not supported");
+        for word in words.into_iter().chain([origin, &path]) {
+            assert!(error.contains(word), "{word:?} is missing in: {error}");
+        }
+    }
+    let text = document.to_string();
+    let error = refused(&[("service_account_key", &text)], &[]).unwrap();
+    assert!(
+        error.contains(words[0]) && error.contains(words[1]),
+        "{error}"
+    );
+    // Another credential takes precedence: the file is not read.
+    let other = [("google_bearer_token", "token-7")];
+    assert_eq!(refused(&other, &[(name, &path)]), None);
 }
 
 /// A proxy that leads every tunnel to one address; it notes for where each was asked.

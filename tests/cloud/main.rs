@@ -10,6 +10,7 @@ mod azure;
 mod certificates;
 mod check;
 mod denials;
+mod fake_gcs;
 #[path = "../../src/store/tests/fake_s3.rs"]
 #[allow(dead_code)] // not all of it is used here
 mod fake_s3;

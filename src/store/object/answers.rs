@@ -1,7 +1,8 @@
 //! What the answers of a server show besides what was asked for.
 //!
 //! Does: note that deleted objects are kept, recognise that the server asks to wait. Does not: wait
-//! (`retry`) or warn (`storage`). Invariant: nothing is asked of the server for it.
+//! (`retry`), warn (`storage`) or ask the server for more (`bucket_settings`). Invariant: what was
+//! shown once stays known.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub struct Seen {
     versions: AtomicBool,
     locks: AtomicBool,
     soft_deletes: AtomicBool,
+    bucket_soft_deletes: AtomicBool,
     expirations: AtomicU64,
 }
 
@@ -53,6 +55,13 @@ impl Seen {
         Ok(HttpResponse::from_parts(head, HttpResponseBody::from(body)))
     }
 
+    /// Notes what the settings of the bucket show: that it keeps versions, or what is deleted.
+    pub(super) fn note_settings(&self, versions: bool, soft_deletes: bool) {
+        self.versions.fetch_or(versions, Ordering::Relaxed);
+        self.bucket_soft_deletes
+            .fetch_or(soft_deletes, Ordering::Relaxed);
+    }
+
     /// Notes that the credentials of a request were expired.
     pub(super) fn note_expired(&self) {
         self.expirations.fetch_add(1, Ordering::Relaxed);
@@ -70,6 +79,9 @@ impl Seen {
         }
         if self.versions.load(Ordering::Relaxed) {
             return Some(Retention::Versions);
+        }
+        if self.bucket_soft_deletes.load(Ordering::Relaxed) {
+            return Some(Retention::BucketSoftDelete);
         }
         let soft_deletes = self.soft_deletes.load(Ordering::Relaxed);
         soft_deletes.then_some(Retention::SoftDelete)

@@ -41,7 +41,7 @@ pub struct ObjectBackend {
     pub(super) conditions: Conditions,
     /// The server does not know ranges that are counted from the end.
     no_suffix: AtomicBool,
-    seen: Arc<Seen>,
+    pub(super) seen: Arc<Seen>,
     /// Of new objects, if it is not the store's default.
     storage_class: Option<String>,
 }

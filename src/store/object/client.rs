@@ -79,7 +79,8 @@ impl<K> Setting<K> {
         }
     }
 
-    fn refuse(&self, options: &mut Options, reason: &str) {
+    /// Reports a fault of it: its name, then `reason`.
+    pub(super) fn refuse(&self, options: &mut Options, reason: &str) {
         if self.is_variable {
             options.fault(self.origin(), reason);
         } else {

@@ -1,8 +1,9 @@
 //! Deleting objects.
 //!
 //! Does: delete many with one request where the server can, one by one where it cannot, and the
-//! earlier versions too where it is told to. Does not: check conditions (`conditional`). Invariant:
-//! a server that deleted many with one request once is never taken for one that cannot.
+//! earlier versions too where it is told to, and find out whether the bucket keeps what is deleted.
+//! Does not: check conditions (`conditional`). Invariant: a server that deleted many with one
+//! request once is never taken for one that cannot.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,6 +31,9 @@ impl ObjectBackend {
         let removed = self.delete_current(&paths).await?;
         if let Some(versions) = &self.deleting.versions {
             versions.delete(&paths, &self.redactor).await?;
+        }
+        if let Some(settings) = &self.deleting.settings {
+            settings.note(&self.seen).await;
         }
         Ok(removed)
     }

@@ -4,17 +4,26 @@
 //! environment itself. Invariant: once a base directory names credentials of its own, none of the
 //! environment's settings are used for it.
 
+use std::sync::Arc;
+
 use object_store::ClientConfigKey;
+use object_store::client::HttpConnector as _;
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey as Gs};
 
+use super::bucket_settings::BucketSettings;
 use super::client::{
-    self, Built, Setting, check_endpoint, client_options, from_environment, no_retries, take_given,
+    self, Built, Setting, check_endpoint, client_options, from_environment, is_true, no_retries,
+    take_given,
 };
+use super::google_file::{self, Purpose};
+use super::known::Deleting;
 use super::progress::Connector;
 use super::tls::ClientTls;
-use crate::config::BaseUri;
+use crate::config::{BaseUri, read_file};
 use crate::store::opened::OpenedStore;
 use crate::store::options::Options;
+
+const ENDPOINT: &str = "https://storage.googleapis.com";
 
 const ALLOW_HTTP: Gs = Gs::Client(ClientConfigKey::AllowHttp);
 
@@ -30,7 +39,7 @@ const OPTIONS: &[(&str, Gs)] = &[
 /// reported.
 pub fn open(uri: &BaseUri, options: &mut Options, mut connector: Connector) -> Option<OpenedStore> {
     connector.tls = ClientTls::take(options);
-    let client_options = client_options(options);
+    let mut client_options = client_options(options);
     let storage_class = options.take("storage_class");
     let storage_class = storage_class.map(|class| class.expose().to_owned());
     let given = take_given(options, OPTIONS, "google_", Gs::Bucket);
@@ -53,8 +62,12 @@ pub fn open(uri: &BaseUri, options: &mut Options, mut connector: Connector) -> O
         [] => from_environment(options, "GOOGLE_", &variables),
         _ => Vec::new(),
     };
-    let mut builder = GoogleCloudStorageBuilder::new().with_client_options(client_options);
+    check_documents(options, &environment, &given);
+    let mut builder = GoogleCloudStorageBuilder::new().with_client_options(client_options.clone());
     for setting in environment.iter().chain(&given) {
+        if let Gs::Client(key) = setting.key {
+            client_options = client_options.with_config(key, setting.value.expose());
+        }
         builder = builder.with_config(setting.key, setting.value.expose());
     }
     let endpoint = builder.get_config_value(&Gs::BaseUrl);
@@ -68,11 +81,55 @@ pub fn open(uri: &BaseUri, options: &mut Options, mut connector: Connector) -> O
         .with_bucket_name(uri.bucket())
         .with_retry(no_retries())
         .with_http_connector(connector.clone());
+    let is_signed = !is_true(builder.get_config_value(&Gs::SkipSignature));
+    let interface = endpoint.as_deref().unwrap_or(ENDPOINT);
     let endpoint = endpoint.as_deref().unwrap_or("google");
     client::opened(uri, options, endpoint, &connector, || {
+        let store = builder.build()?;
+        let settings = BucketSettings::new(
+            interface,
+            uri.bucket(),
+            is_signed.then(|| Arc::clone(store.credentials())),
+            connector.connect(&client_options)?,
+            connector.clock.clone(),
+        );
         Ok(Built {
             storage_class,
-            ..Built::new(builder.build()?)
+            deleting: Deleting::in_bucket(settings),
+            ..Built::new(store)
         })
     })
+}
+
+/// Refuses documents with credentials of a type that the client does not know: its own message
+/// names no way out.
+fn check_documents(options: &mut Options, environment: &[Setting<Gs>], given: &[Setting<Gs>]) {
+    let in_effect = |key: Gs| {
+        let mut settings = given.iter().chain(environment);
+        settings.find(|setting| setting.key == key)
+    };
+    let account = [Gs::ServiceAccount, Gs::ServiceAccountKey].map(in_effect);
+    for setting in account.into_iter().flatten() {
+        check_document(options, setting, Purpose::ServiceAccount);
+    }
+    // The client reads it only where there is nothing else.
+    let has_others = in_effect(Gs::BearerToken).is_some() || account.iter().any(Option::is_some);
+    if let (Some(setting), false) = (in_effect(Gs::ApplicationCredentials), has_others) {
+        check_document(options, setting, Purpose::ApplicationDefault);
+    }
+}
+
+fn check_document(options: &mut Options, setting: &Setting<Gs>, purpose: Purpose) {
+    let value = setting.value.expose();
+    let fault = match setting.key {
+        Gs::ServiceAccountKey => google_file::fault(value.as_bytes(), purpose),
+        // One that cannot be read is refused by the client.
+        _ => read_file(value.as_ref()).ok().and_then(|document| {
+            let fault = google_file::fault(&document, purpose)?;
+            Some(format!("names the file {value}, which {fault}"))
+        }),
+    };
+    if let Some(fault) = fault {
+        setting.refuse(options, &fault);
+    }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use object_store::ObjectStore;
 
+use super::bucket_settings::BucketSettings;
 use super::versions::Versions;
 use crate::store::Precondition;
 
@@ -43,6 +44,8 @@ pub struct Deleting {
     pub(super) single: Option<Arc<dyn ObjectStore>>,
     /// Deletes earlier versions too.
     pub(super) versions: Option<Versions>,
+    /// Tell whether the bucket keeps what is deleted.
+    pub(super) settings: Option<BucketSettings>,
     /// The server deleted several with one request.
     pub(super) bulk_works: AtomicBool,
     /// The server does not know that request.
@@ -55,6 +58,14 @@ impl Deleting {
         Self {
             single: Some(single),
             versions,
+            ..Self::default()
+        }
+    }
+
+    /// Through the store itself, in a bucket with these settings.
+    pub fn in_bucket(settings: BucketSettings) -> Self {
+        Self {
+            settings: Some(settings),
             ..Self::default()
         }
     }

@@ -58,7 +58,6 @@ import static com.google.common.base.Preconditions.checkArgument;
 import static io.stopover.trino.StopoverErrorCode.STOPOVER_EXCHANGE_CLOSED;
 import static io.stopover.trino.StopoverErrorCode.STOPOVER_UNAVAILABLE;
 import static java.util.Objects.requireNonNull;
-import static java.util.concurrent.TimeUnit.MINUTES;
 import static java.util.concurrent.TimeUnit.NANOSECONDS;
 import static java.util.concurrent.TimeUnit.SECONDS;
 
@@ -77,8 +76,8 @@ final class StopoverExchange
     private static final Logger log = Logger.get(StopoverExchange.class);
     private static final int RENEWALS_PER_LEASE = 3;
     private static final long MAX_RENEWAL_RETRY_NANOS = SECONDS.toNanos(5);
-    /** Until a daemon has said how long the lease is. */
-    private static final long DEFAULT_LEASE_NANOS = MINUTES.toNanos(10);
+    /** Where no daemon has said how long the lease is, nothing was written. */
+    private static final long DEFAULT_LEASE_NANOS = SECONDS.toNanos(20);
 
     /**
      * @param name globally unique id of the exchange at the daemons

@@ -116,6 +116,9 @@ class TestRandomFaults
             first.setAdvertise("http://first.test:7077");
             second.setAdvertise("http://second.test:7077");
             first.remembers = true;
+            // Daemons that never answer are told of a close for as long as that.
+            first.leaseSeconds = 20;
+            second.leaseSeconds = 20;
             second.remembers = true;
             first.chaos = () -> randomFault(random);
             second.chaos = () -> randomFault(random);

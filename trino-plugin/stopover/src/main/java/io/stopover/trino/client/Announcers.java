@@ -107,7 +107,8 @@ public final class Announcers
                     remove(daemon);
                 }
             }
-            if (all().isEmpty() || !cancellation.pause(pause)) {
+            long left = limitNanos - (System.nanoTime() - start);
+            if (all().isEmpty() || !cancellation.pause(Math.min(pause, left))) {
                 return;
             }
             pause = Math.min(2 * pause, LONGEST_PAUSE_NANOS);

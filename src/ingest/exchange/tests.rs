@@ -89,6 +89,13 @@ impl Story {
         (sealed, tasks)
     }
 
+    /// A whole sink that was declared.
+    fn declare_and_finish(&mut self, task: u32) {
+        self.declare(task);
+        self.open(task);
+        self.finish(task);
+    }
+
     fn finish(&mut self, task: u32) {
         let finish = self.state.finish(Self::attempt(task), None, self.now);
         finish.unwrap();
@@ -167,14 +174,10 @@ fn a_finish_does_not_wait_for_an_aborted_sink() {
 fn after_one_group_commit_a_finish_waits_for_as_many_sinks_again() {
     let mut exchange = Story::new();
     for task in [0, 1] {
-        exchange.declare(task);
-        exchange.open(task);
-        exchange.finish(task);
+        exchange.declare_and_finish(task);
     }
     exchange.commit(1);
-    exchange.declare(2);
-    exchange.open(2);
-    exchange.finish(2);
+    exchange.declare_and_finish(2);
     assert!(exchange.waits());
 }
 

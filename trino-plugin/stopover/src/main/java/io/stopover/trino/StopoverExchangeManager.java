@@ -69,7 +69,7 @@ public class StopoverExchangeManager
     private final LifeCycleManager lifeCycleManager;
     private final Backoff.Delays delays;
     private final Set<StopoverExchange> exchanges = ConcurrentHashMap.newKeySet();
-    /** Those, and removed ones of whose close some daemon does not know yet. */
+    /** The open exchanges, and removed ones whose close some daemon has not heard of yet. */
     private final Set<StopoverExchange> running = ConcurrentHashMap.newKeySet();
 
     @Inject

@@ -15,7 +15,8 @@
 //!
 //! Below them: [`memory`] (pools and reservations), [`fair`] (fair queueing among queries),
 //! [`runtime`] (clock, randomness, tasks: passed in, so that a simulation can replace them),
-//! [`human`] (numbers in messages), [`config`], [`telemetry`]. [`app`] assembles a daemon,
+//! [`human`] (numbers in messages), [`certificate`] (until when credentials are valid), [`config`],
+//! [`telemetry`]. [`app`] assembles a daemon,
 //! [`reload`] changes its settings while it runs, [`http`] is its transport, [`cli`] its command
 //! line. Imports point in one direction only; `tests/tidy` holds the table.
 //!
@@ -51,6 +52,7 @@ pub mod api;
 pub mod app;
 pub mod cache;
 pub mod catalog;
+pub mod certificate;
 pub mod cli;
 pub mod config;
 pub mod crc;

@@ -356,11 +356,12 @@ const CRATES: [&str; 14] = [
 ];
 
 /// The modules of this crate.
-pub(super) const MODULES: [&str; 23] = [
+pub(super) const MODULES: [&str; 24] = [
     "api",
     "app",
     "cache",
     "catalog",
+    "certificate",
     "cli",
     "config",
     "crc",

@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
-use super::certificate::Validity;
 use super::tls::{Tls, TlsError, TlsFiles};
 use super::tokens::{TokenFileError, Tokens};
+use crate::certificate::Validity;
 use crate::config::{ServerConfig, read_text_file};
 use crate::runtime::Clock;
 use crate::telemetry::credentials::{Credential, CredentialMetrics};

@@ -4,7 +4,6 @@
 //! not: know routes (`api` does). Invariant: the service never sees a request over a connection
 //! without TLS where TLS is configured.
 
-pub mod certificate;
 pub mod connection;
 pub mod credentials;
 pub mod limits;

@@ -16,7 +16,7 @@ use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use tokio_rustls::rustls::{Error, RootCertStore, ServerConfig};
 
-use super::certificate::Validity;
+use crate::certificate::Validity;
 use crate::config::read_file;
 
 /// Protocols offered by ALPN, in order of preference.

@@ -114,16 +114,19 @@ impl Storage {
         let opened = open_all(configs, runtime)?;
         let locations = opened.iter().map(|base| base.opened.location.clone());
         let locations = locations.collect();
+        let validity = opened
+            .iter()
+            .map(|base| (base.name.clone(), base.opened.validity));
+        let validity: Vec<_> = validity.collect();
         let stores = opened.into_iter().map(|base| {
             let store = (base.name, base.uri.to_string(), base.opened.store);
             (store, base.opened.limits, base.require_init)
         });
-        Ok(Self::with_limits(
-            stores,
-            locations,
-            identification,
-            runtime,
-        ))
+        let storage = Self::with_limits(stores, locations, identification, runtime);
+        for (base, validity) in validity {
+            storage.inner.metrics.set_credentials(&base, validity);
+        }
+        Ok(storage)
     }
 
     /// Replaces the clients of some base directories by those of `configs`, which have other
@@ -142,8 +145,11 @@ impl Storage {
             }
         }
         for index in which {
-            let store = Arc::clone(&opened[*index].opened.store);
+            let new = &opened[*index];
+            let store = Arc::clone(&new.opened.store);
             self.inner.clients[*index].replace(store);
+            let metrics = &self.inner.metrics;
+            metrics.set_credentials(&new.name, new.opened.validity);
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 use super::latency::{Latencies, OperationLatency};
+use crate::certificate::Validity;
 use crate::id::BaseName;
 use crate::telemetry::catalog::{Definition, Kind, Measure, Stability, catalog};
 use crate::telemetry::series::create_series;
@@ -37,6 +38,11 @@ catalog! {
         "1 if the base directory is healthy, 0 while new segments avoid it";
     FULL: Gauge Count Stable "stopover_storage_full" ["base"]
         "1 while the base directory gets no new segments because it is full, else 0";
+    CREDENTIALS_NOT_BEFORE: Gauge Seconds Stable "stopover_storage_credentials_not_before" ["base"]
+        "Since when a client certificate or a shared access signature is valid, in seconds since \
+         1970";
+    CREDENTIALS_NOT_AFTER: Gauge Seconds Stable "stopover_storage_credentials_not_after" ["base"]
+        "When a client certificate or a shared access signature expires, in seconds since 1970";
     PUT_FAILURES: Counter Count Stable "stopover_storage_put_failures" ["base"]
         "Puts that failed on the base directory and were retried elsewhere or later";
     IGNORED_KEYS: Counter Count Stable "stopover_storage_ignored_keys" ["base"]
@@ -71,6 +77,9 @@ pub struct StorageMetrics {
     dollars: Family<OperationLabels, Counter<f64, AtomicU64>>,
     healthy: Family<BaseLabels, Gauge>,
     full: Family<BaseLabels, Gauge>,
+    /// Without a series for base directories whose credentials have no end that is known.
+    credentials_not_before: Family<BaseLabels, Gauge>,
+    credentials_not_after: Family<BaseLabels, Gauge>,
     put_failures: Family<BaseLabels, Counter>,
     ignored_keys: Family<BaseLabels, Counter>,
     /// For the page: quantiles cannot be read from `durations`.
@@ -92,6 +101,8 @@ impl Default for StorageMetrics {
             dollars: Family::default(),
             healthy: Family::default(),
             full: Family::default(),
+            credentials_not_before: Family::default(),
+            credentials_not_after: Family::default(),
             put_failures: Family::default(),
             ignored_keys: Family::default(),
             latencies: Latencies::default(),
@@ -111,6 +122,8 @@ impl StorageMetrics {
         DOLLARS.register(registry, self.dollars.clone());
         HEALTHY.register(registry, self.healthy.clone());
         FULL.register(registry, self.full.clone());
+        CREDENTIALS_NOT_BEFORE.register(registry, self.credentials_not_before.clone());
+        CREDENTIALS_NOT_AFTER.register(registry, self.credentials_not_after.clone());
         PUT_FAILURES.register(registry, self.put_failures.clone());
         IGNORED_KEYS.register(registry, self.ignored_keys.clone());
     }
@@ -183,6 +196,24 @@ impl StorageMetrics {
         let base = labels(base);
         self.healthy.get_or_create(&base).set(healthy.into());
         self.full.get_or_create(&base).set(full.into());
+    }
+
+    /// Records when the credentials of a base directory are valid.
+    pub(crate) fn set_credentials(&self, base: &BaseName, validity: Option<Validity>) {
+        let base = labels(base);
+        let times = validity.map(|validity| (validity.not_before, validity.not_after));
+        for (family, millis) in [
+            (&self.credentials_not_before, times.map(|times| times.0)),
+            (&self.credentials_not_after, times.map(|times| times.1)),
+        ] {
+            match millis {
+                Some(millis) => {
+                    let seconds = i64::try_from(millis / 1000).unwrap_or(i64::MAX);
+                    family.get_or_create(&base).set(seconds);
+                }
+                None => drop(family.remove(&base)),
+            }
+        }
     }
 
     pub(crate) fn count_deleted(&self, base: &BaseName, bytes: u64) {

@@ -253,6 +253,7 @@ fn open_folder(uri: &BaseUri, options: &mut Options, runtime: &Runtime) -> Opene
         location,
         store: Arc::new(store),
         limits: StoreLimits::LOCAL,
+        validity: None,
     }
 }
 
@@ -273,5 +274,6 @@ fn open_memory(uri: &BaseUri, options: &mut Options) -> Option<OpenedStore> {
             false,
         )),
         limits: StoreLimits::LOCAL,
+        validity: None,
     })
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::{Store, StoreLimits};
+use crate::certificate::Validity;
 
 /// A store without wrappers.
 #[derive(Debug)]
@@ -16,4 +17,7 @@ pub struct OpenedStore {
     pub store: Arc<dyn Store>,
     /// Its defaults, unless options change them.
     pub limits: StoreLimits,
+    /// When the credentials that its options contain are valid: a certificate that is shown to the
+    /// store, a shared access signature. `None` if there is no end, or it is renewed by itself.
+    pub validity: Option<Validity>,
 }

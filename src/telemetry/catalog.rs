@@ -176,6 +176,8 @@ catalog! {
         "Exchanges closed by clients";
     EXCHANGES_COLLECTED: Counter Count Stable "stopover_exchanges_collected" []
         "Exchanges collected because their lease had expired";
+    RENEWALS_REFUSED: Counter Count Stable "stopover_renewals_refused" []
+        "Renewals of exchanges that were not open any more; after a collection: of a live query";
     SWEEPER: Gauge Count Stable "stopover_sweeper" []
         "1 at the daemon that sweeps for the fleet; without one nothing is collected";
     DIGESTS_REFUSED: Counter Count Stable "stopover_digests_refused" []

@@ -39,6 +39,7 @@ pub struct Metrics {
     pub integrity_failures: Counter,
     pub exchanges_closed: Counter,
     pub exchanges_collected: Counter,
+    pub renewals_refused: Counter,
     pub sweeper: Gauge,
     pub digests_refused: Counter,
     pub spans_exported: Counter,
@@ -103,6 +104,7 @@ impl Metrics {
             (&catalog::INTEGRITY_FAILURES, &self.integrity_failures),
             (&catalog::EXCHANGES_CLOSED, &self.exchanges_closed),
             (&catalog::EXCHANGES_COLLECTED, &self.exchanges_collected),
+            (&catalog::RENEWALS_REFUSED, &self.renewals_refused),
             (&catalog::DIGESTS_REFUSED, &self.digests_refused),
             (&catalog::SPANS_EXPORTED, &self.spans_exported),
         ];

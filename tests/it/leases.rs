@@ -85,6 +85,13 @@ impl Drop for Renewals {
     }
 }
 
+async fn metric(http: &Client, daemon: &Process, name: &str) -> u64 {
+    let answer = http.get(format!("{}/metrics", daemon.url)).send().await;
+    let text = answer.unwrap().text().await.unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap().trim().parse().unwrap()
+}
+
 async fn write_one(http: &Client, daemon: &Process, exchange: &str) {
     announce(http, daemon, exchange).await;
     write(http, daemon, exchange, 0, b"page").await;
@@ -128,7 +135,20 @@ async fn a_writer_suspended_until_its_exchange_was_collected_leaves_nothing_behi
         .json(&serde_json::json!({"partitions": 2, "ordered": false}));
     assert_eq!(renewed.send().await.unwrap().status(), 410);
     wait_until_no_files(folder.path(), "q-1").await;
-    drop(sweeper);
+    // Only a renewal shows that the coordinator is alive; an announcement may be a late one.
+    let (collected, refused) = (
+        "stopover_exchanges_collected_total",
+        "stopover_renewals_refused_total",
+    );
+    assert_eq!(metric(&http, &sweeper, collected).await, 1);
+    for (daemon, status) in [(&writer, 410), (&sweeper, 410)] {
+        assert_eq!(metric(&http, daemon, refused).await, 0);
+        let renewed = http.put(format!("{}/v1/exchanges/q-1", daemon.url));
+        let renewed = renewed.header("if-match", "*");
+        let renewed = renewed.json(&serde_json::json!({"partitions": 2, "ordered": false}));
+        assert_eq!(renewed.send().await.unwrap().status(), status);
+        assert_eq!(metric(&http, daemon, refused).await, 1);
+    }
 }
 
 /// Story: daemons with leases of 30 s and 6 s shared a base directory. The client renewed every

@@ -23,6 +23,7 @@ use source::{Source, Violations, files};
 /// listed before. `ingest` and `read` never use each other: both use `catalog`.
 const ARROWS: &[(&str, &[&str])] = &[
     ("id", &[]),
+    ("certificate", &[]),
     ("crc", &[]),
     ("human", &[]),
     ("runtime", &[]),
@@ -33,7 +34,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("segment", &["crc", "id", "human"]),
     (
         "store",
-        &["config", "fair", "id", "human", "runtime", "telemetry"],
+        &[
+            "certificate",
+            "config",
+            "fair",
+            "id",
+            "human",
+            "runtime",
+            "telemetry",
+        ],
     ),
     (
         "storage",
@@ -120,7 +129,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "http",
-        &["config", "fair", "memory", "human", "runtime", "telemetry"],
+        &[
+            "certificate",
+            "config",
+            "fair",
+            "memory",
+            "human",
+            "runtime",
+            "telemetry",
+        ],
     ),
     (
         "reload",
@@ -231,7 +248,7 @@ const PLACES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "tokio_rustls::",
-        &["src/http/", "src/cli/client_tls.rs"],
+        &["src/certificate.rs", "src/http/", "src/cli/client_tls.rs"],
         "only http knows TLS: pass plain values",
     ),
     (

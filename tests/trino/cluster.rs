@@ -18,6 +18,7 @@ use crate::observed::Events;
 use crate::process::{free_ports, tail, wait_until};
 use crate::query::{Client, Row, Session};
 use crate::store::{StorageKind, Store};
+use crate::traces::Traces;
 
 const WORKERS: usize = 2;
 /// How often a query without fault tolerance is tried: on a busy machine its nodes may take one
@@ -34,7 +35,10 @@ pub struct Cluster {
     pub store: Store,
     /// What Trino's event listener reports.
     pub events: Option<Events>,
+    /// What Trino and the daemons send to their collector.
+    pub traces: Option<Traces>,
     size: Size,
+    collector: Option<String>,
     work: PathBuf,
     /// Results without fault-tolerant execution, by schema and SQL text.
     plain: HashMap<(String, String), Vec<Row>>,
@@ -91,7 +95,9 @@ impl Cluster {
             daemons,
             store,
             events: None,
+            traces: None,
             size: extras.size,
+            collector: extras.collector.clone(),
             work: work.to_owned(),
             plain: HashMap::new(),
         };
@@ -114,8 +120,9 @@ impl Cluster {
     }
 
     async fn start_daemons(&mut self) -> Result<()> {
+        let configuration = self.daemon_configuration();
         for daemon in &mut self.daemons {
-            daemon.configure(&daemon_configuration(&self.store, self.size))?;
+            daemon.configure(&configuration)?;
             daemon.start().await?;
         }
         Ok(())
@@ -137,7 +144,7 @@ impl Cluster {
     /// Gives each daemon in turn the base directories that there are now, and restarts it. `more`
     /// is added to its configuration.
     pub async fn reconfigure_daemons(&mut self, more: &str) -> Result<()> {
-        let configuration = daemon_configuration(&self.store, self.size);
+        let configuration = self.daemon_configuration();
         for daemon in &mut self.daemons {
             daemon.configure(&format!("{configuration}\n{more}"))?;
             daemon.stop().await?;
@@ -203,6 +210,18 @@ impl Cluster {
         Ok(rows)
     }
 
+    fn daemon_configuration(&self) -> String {
+        let tracing = self.collector.as_ref();
+        let tracing = tracing.map(|url| format!("[tracing]\ncollector = \"{url}\"\n\n"));
+        format!(
+            "[server]\ndrain_timeout = \"{}s\"\n\n[memory]\nbudget = \"{}\"\n\n{}{}",
+            DRAIN.as_secs(),
+            self.size.daemon_budget(),
+            tracing.unwrap_or_default(),
+            self.store.configuration()
+        )
+    }
+
     /// A running daemon: any of them reports what all of them hold.
     pub fn any_daemon(&mut self) -> Result<&Daemon> {
         let running = self
@@ -236,15 +255,6 @@ fn node_name(index: usize) -> String {
     } else {
         format!("worker-{index}")
     }
-}
-
-fn daemon_configuration(store: &Store, size: Size) -> String {
-    format!(
-        "[server]\ndrain_timeout = \"{}s\"\n\n[memory]\nbudget = \"{}\"\n\n{}",
-        DRAIN.as_secs(),
-        size.daemon_budget(),
-        store.configuration()
-    )
 }
 
 /// A node names its own daemon first, then the others, which it uses when its own is down.

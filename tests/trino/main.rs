@@ -34,6 +34,7 @@ mod query;
 mod scenarios;
 mod store;
 mod store_killed;
+mod traces;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -222,6 +223,7 @@ async fn test(arguments: &Arguments, artifacts: &Artifacts, work: &Path) -> Resu
     let extras = systems.as_ref().map(Systems::extras).unwrap_or_default();
     let mut cluster = Cluster::start(artifacts, manager, first, &extras, work).await?;
     cluster.events = systems.as_ref().map(Systems::events);
+    cluster.traces = systems.as_ref().map(Systems::traces);
     println!("cluster up after {:.0} s", started.elapsed().as_secs_f64());
     let (mut passed, mut failed) = (0, 0);
     for kind in storages {

@@ -122,7 +122,7 @@ impl Node {
         std::fs::create_dir_all(self.folder.join("data"))?;
         std::fs::write(
             etc.join("config.properties"),
-            self.config(layout.coordinator_port, layout.extras.size.factor()),
+            self.config(layout.coordinator_port, layout.extras),
         )?;
         std::fs::write(etc.join("exchange-manager.properties"), &layout.exchange)?;
         // Decimals, so that sums do not depend on the order of addition; many splits, so that there
@@ -165,7 +165,8 @@ impl Node {
         }
     }
 
-    fn config(&self, coordinator_port: u16, factor: u32) -> String {
+    fn config(&self, coordinator_port: u16, extras: &Extras) -> String {
+        let factor = extras.size.factor();
         let coordinator = self.port == coordinator_port;
         let mut config = format!(
             "coordinator={coordinator}\nhttp-server.http.port={}\n\
@@ -187,6 +188,13 @@ impl Node {
                  retry-max-delay=5s\nquery.remote-task.max-error-duration=15s\n",
                 2 * factor,
                 150 * factor * factor
+            );
+        }
+        if let Some(url) = &extras.collector {
+            let _ = write!(
+                config,
+                "tracing.enabled=true\ntracing.exporter.protocol=http/protobuf\n\
+                 tracing.exporter.endpoint={url}\n"
             );
         }
         config

@@ -1,4 +1,5 @@
-//! What Trino's own tools show of a query's exchange: the query's JSON, an event listener, JMX.
+//! What Trino's own tools show of a query's exchange: the query's JSON, an event listener, JMX, and
+//! its trace, which goes on in the plugin and the daemons.
 //! Trino 476 prints metrics of exchanges in no plan, not even with `EXPLAIN ANALYZE VERBOSE`.
 //!
 //! Does: receive events as the listener's server, and check each tool after one query. Does not:
@@ -60,6 +61,8 @@ impl Events {
 
 pub async fn run(cluster: &mut Cluster) -> Result<()> {
     let session = Session::new("tiny", "TASK");
+    let traces = cluster.traces.as_ref().context("nothing is traced")?;
+    traces.record();
     let running = cluster.client.start(QUERY, &session).await?;
     let id = running.id.clone();
     running.finish().await?;
@@ -68,6 +71,8 @@ pub async fn run(cluster: &mut Cluster) -> Result<()> {
     let events = cluster.events.as_ref();
     let event = events.context("no event listener is configured")?;
     shows("the event listener", &event.of(&id).await?.to_string())?;
+
+    traces.expect_tree(&id).await?;
 
     let sql = "SELECT sum(\"sinks.bytes\"), sum(\"sources.bytes\") FROM \
                jmx.current.\"trino.plugin.exchange.stopover:name=stopoverstats\"";

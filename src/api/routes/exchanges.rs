@@ -13,7 +13,7 @@ use crate::api::descriptor::DESCRIPTOR;
 use crate::api::extract::{ExchangeParams, ExchangePath, JsonBody, NoQuery, StrictJson};
 use crate::api::problem::{Problem, ProblemResponse};
 use crate::api::state::SharedState;
-use crate::exchange::{Announce, ExchangeSpec};
+use crate::exchange::{Announce, ExchangeError, ExchangeSpec};
 use crate::storage::Cleared;
 
 /// The properties of a new exchange.
@@ -110,7 +110,11 @@ pub(crate) async fn announce(
     };
     let which = which(&headers)?;
     let exchanges = &state.parts.exchanges;
-    let announced = exchanges.announce(&exchange, spec, which).await?;
+    let announced = exchanges.announce(&exchange, spec, which).await;
+    if which == Announce::Renew && announced.as_ref().is_err_and(is_lost) {
+        state.parts.metrics.renewals_refused.inc();
+    }
+    let announced = announced?;
     let lease = announced.descriptor.lease;
     let now = state.parts.runtime.clock.now();
     state.leases.renewed(&exchange, lease, now);
@@ -128,6 +132,14 @@ pub(crate) async fn announce(
     };
     let header = descriptor_header(&body.descriptor);
     Ok((status, [header], Json(body)))
+}
+
+/// Whether an exchange was closed, collected, or never there.
+fn is_lost(error: &ExchangeError) -> bool {
+    matches!(
+        error,
+        ExchangeError::Closed { .. } | ExchangeError::NotFound { .. }
+    )
 }
 
 /// What a base directory has kept of a closed exchange.

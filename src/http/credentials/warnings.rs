@@ -4,16 +4,13 @@
 //! certificate expires soon. Does not: refuse or log anything.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::time::{Duration, SystemTime};
 
 use super::Address;
+use crate::certificate::Validity;
 use crate::config::ServerConfig;
-use crate::http::certificate::Validity;
 
 /// Permission bits of users other than owner and group.
 const OTHERS: u32 = 0o007;
-/// A certificate expires soon in the last part of its time: one of this many.
-const SOON: u64 = 10;
 
 /// Finds all of it, one text each.
 pub(super) fn find(
@@ -45,39 +42,15 @@ pub(super) fn find(
             address.listen
         ));
     }
-    found.extend(validity.and_then(|validity| expiry(validity, now_millis)));
+    let certificate = "the certificate of server.tls_certificate_file";
+    found.extend(validity.and_then(|validity| validity.warning(certificate, now_millis)));
     found
-}
-
-fn expiry(validity: Validity, now_millis: u64) -> Option<String> {
-    let Validity {
-        not_before,
-        not_after,
-    } = validity;
-    let soon = not_after.saturating_sub(not_after.saturating_sub(not_before) / SOON);
-    let date = |millis| {
-        let date = SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
-        humantime::format_rfc3339_seconds(date)
-    };
-    let setting = "the certificate of server.tls_certificate_file";
-    if now_millis > not_after {
-        return Some(format!(
-            "{setting} expired at {}: renew it",
-            date(not_after)
-        ));
-    }
-    if now_millis < not_before {
-        return Some(format!("{setting} is valid only from {}", date(not_before)));
-    }
-    (now_millis >= soon).then(|| format!("{setting} expires at {}: renew it", date(not_after)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::net::SocketAddr;
-
-    const DAY: u64 = 86_400_000;
 
     #[test]
     fn a_file_that_all_users_may_read_is_reported_by_its_setting() {
@@ -115,22 +88,5 @@ mod tests {
         ] {
             assert_eq!(found(listen, tls), Vec::<String>::new(), "{listen}");
         }
-    }
-
-    #[test]
-    fn a_certificate_is_reported_in_the_last_tenth_of_its_time_and_afterwards() {
-        let validity = Validity {
-            not_before: 1000 * DAY,
-            not_after: 1100 * DAY,
-        };
-        let at = |day: u64| expiry(validity, day * DAY).unwrap_or_default();
-        assert_eq!((at(1000), at(1089)), (String::new(), String::new()));
-        assert!(
-            at(1090).contains("expires at 1973-01-05T00:00:00Z"),
-            "{}",
-            at(1090)
-        );
-        assert!(at(1101).contains("expired at"), "{}", at(1101));
-        assert!(at(999).contains("valid only from"), "{}", at(999));
     }
 }

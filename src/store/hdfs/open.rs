@@ -82,6 +82,7 @@ pub(in crate::store) fn open(
             deadline,
             ..StoreLimits::REMOTE
         },
+        validity: None,
     })
 }
 

@@ -17,6 +17,7 @@ use super::client::{
 use super::pod::WorkloadIdentity;
 use super::progress::Connector;
 use super::renewed::Renewed;
+use super::sas;
 use super::tls::ClientTls;
 use super::token_file::TokenFile;
 use crate::config::BaseUri;
@@ -84,10 +85,14 @@ pub fn open(uri: &BaseUri, options: &mut Options, mut connector: Connector) -> O
     let token = token_file(&environment, &given, &Az::FederatedTokenFile);
     let endpoint = endpoint.as_deref().unwrap_or("azure").trim_end_matches('/');
     let endpoint = format!("{endpoint} {account}");
+    let now = connector.clock.wall_millis();
+    let validity = builder.get_config_value(&Az::SasKey);
+    let validity = validity.and_then(|token| sas::validity(&token, now));
     client::opened(uri, options, &endpoint, &connector, || {
         let builder = with_pod_identity(builder, &client_options, token, &connector)?;
         Ok(Built {
             storage_class,
+            validity,
             ..Built::new(builder.build()?)
         })
     })

@@ -17,7 +17,9 @@ use super::guard::Guard;
 use super::known::Deleting;
 use super::progress::Connector;
 use super::redact::Redactor;
+use super::tls::ClientTls;
 use super::token_file::TokenFile;
+use crate::certificate::Validity;
 use crate::config::{BaseUri, Secret};
 use crate::store::opened::OpenedStore;
 use crate::store::options::Options;
@@ -42,6 +44,8 @@ pub struct Built {
     pub deleting: Deleting,
     /// Of new objects, if it is not the store's default.
     pub storage_class: Option<String>,
+    /// When the credentials are valid, if they say so themselves.
+    pub validity: Option<Validity>,
 }
 
 impl Built {
@@ -51,6 +55,7 @@ impl Built {
             store: Arc::new(store),
             deleting: Deleting::default(),
             storage_class: None,
+            validity: None,
         }
     }
 }
@@ -288,6 +293,17 @@ pub fn opened(
     let backend = ObjectBackend::new(built.store, prefix.clone(), redactor, true);
     let seen = Arc::clone(&connector.seen);
     let backend = backend.with(built.deleting, built.storage_class, seen);
+    let certificate = connector.tls.as_ref().and_then(ClientTls::validity);
+    let now = connector.clock.wall_millis();
+    for (what, validity) in [
+        ("client_certificate_file", certificate),
+        ("sas_token", built.validity),
+    ] {
+        if let Some(text) = validity.and_then(|validity| validity.warning(what, now)) {
+            options.notice(format!("base directory {uri}: {text}"));
+        }
+    }
+    let both = [certificate, built.validity].into_iter().flatten();
     Some(OpenedStore {
         location: format!("{scheme}://{bucket}/{prefix} at {endpoint}"),
         store: Arc::new(Guard(backend)),
@@ -295,5 +311,6 @@ pub fn opened(
             deadline: connector.policy,
             ..StoreLimits::REMOTE
         },
+        validity: both.reduce(Validity::and),
     })
 }

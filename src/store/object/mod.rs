@@ -32,6 +32,7 @@ mod renewed;
 mod renewing;
 mod role;
 pub mod s3;
+mod sas;
 mod tls;
 mod token_file;
 mod versions;

@@ -282,6 +282,7 @@ fn built(
         store: Arc::new(store),
         deleting: Deleting::or_one_by_one(single, versions),
         storage_class: choices.storage_class.clone(),
+        validity: None,
     })
 }
 

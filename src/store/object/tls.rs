@@ -14,6 +14,7 @@ use object_store::{ClientConfigKey as Key, ClientOptions};
 use reqwest::{Certificate, ClientBuilder, Identity, NoProxy, Proxy};
 
 use super::form::{self, FormError};
+use crate::certificate::Validity;
 use crate::store::options::Options;
 
 /// A certificate that is shown to the store, and the CAs that are trusted.
@@ -21,6 +22,7 @@ use crate::store::options::Options;
 pub struct ClientTls {
     identity: Identity,
     trusted: Vec<Certificate>,
+    validity: Option<Validity>,
 }
 
 /// Without the key.
@@ -60,6 +62,7 @@ impl ClientTls {
                 return None;
             }
         };
+        let validity = Validity::of_pem(&chain);
         let pem = [key, b"\n".to_vec(), chain].concat();
         let Ok(identity) = Identity::from_pem(&pem) else {
             let reason = "and `client_key_file` must name a certificate and its key in PEM";
@@ -74,7 +77,13 @@ impl ClientTls {
         Some(Self {
             identity,
             trusted: trusted.unwrap_or_default(),
+            validity,
         })
+    }
+
+    /// When all of the certificate's chain is valid; `None` if that cannot be read.
+    pub(super) fn validity(&self) -> Option<Validity> {
+        self.validity
     }
 
     /// A client with these options that shows the certificate.

@@ -1,9 +1,11 @@
 //! Tests of opening base directories: names, locations, options, and the text of errors.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
 
+use crate::certificate::Validity;
 use crate::config::{BaseDirectoryConfig, BaseUri, Secret};
-use crate::runtime::Runtime;
+use crate::runtime::{Clock, Runtime};
 use crate::store::open::{OpenError, Opened, open_in, review};
 use crate::store::options::Options;
 
@@ -553,4 +555,54 @@ fn a_ca_is_read_from_its_file() {
         open_one("s3://b/p", &[("ca_file", "Cargo.toml")]),
         &["`ca_file`", "without a certificate in PEM"],
     );
+}
+
+#[test]
+fn a_certificate_and_a_signature_say_until_when_and_warn_before_it() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.not_before = rcgen::date_time_ymd(2026, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2026, 4, 11);
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: String| {
+        std::fs::write(folder.path().join(name), content).unwrap();
+        folder.path().join(name).to_str().unwrap().to_owned()
+    };
+    let certificate = file("pem", params.self_signed(&key).unwrap().pem());
+    let key = file("key", key.serialize_pem());
+    let shown = [
+        ("client_certificate_file", certificate.as_str()),
+        ("client_key_file", key.as_str()),
+    ];
+    let signed = ("sas_token", "?st=2026-02-01&se=2026-03-03&sig=hush");
+    let azure = [("account", "a"), signed, shown[0], shown[1]];
+    let days = |validity: Validity| {
+        let [from, to] = [validity.not_before, validity.not_after];
+        [from, to].map(|millis| millis / 86_400_000)
+    };
+    let opened = |uri: &str, options: &[(&str, &str)]| {
+        open_one(uri, options).unwrap().remove(0).opened.validity
+    };
+    // 2026-01-01 is the day 20,454.
+    assert_eq!(opened("s3://b/p", &shown).map(days), Some([20_454, 20_554]));
+    assert_eq!(opened("az://c/p", &azure).map(days), Some([20_485, 20_515]));
+    assert_eq!(opened("s3://b/p", &[]), None);
+    let notices = |day: u64| {
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(day * 86_400);
+        let runtime = Runtime {
+            clock: Clock::with_fixed_wall(wall),
+            ..Runtime::seeded(1)
+        };
+        review(&[config("az://c/p", &azure)], &[], &runtime).notices
+    };
+    assert_eq!(notices(20_500), [""; 0]);
+    let soon = notices(20_513);
+    assert!(
+        soon.len() == 1 && soon[0].contains("sas_token expires at 2026-03-03"),
+        "{soon:?}"
+    );
+    let both = notices(20_560);
+    assert!(both.len() == 2, "{both:?}");
+    assert!(both[0].contains("client_certificate_file expired at 2026-04-11"));
+    assert!(!format!("{both:?}").contains("hush"), "{both:?}");
 }

@@ -10,6 +10,7 @@ use super::databases::Database;
 use crate::node::{Size, properties};
 use crate::observed::Events;
 use crate::store::Gateway;
+use crate::traces::Traces;
 
 /// A catalog's properties under `etc/catalog/`, and the plugins that it needs.
 pub struct Catalog {
@@ -25,6 +26,8 @@ pub struct Extras {
     pub catalogs: Vec<Catalog>,
     /// Where Trino sends its events, if anywhere.
     pub event_uri: Option<String>,
+    /// Where Trino and the daemons send their spans, if anywhere.
+    pub collector: Option<String>,
     /// The size of nodes and daemons.
     pub size: Size,
     many: bool,
@@ -66,6 +69,7 @@ pub struct Systems {
     warehouse: PathBuf,
     descriptions: PathBuf,
     events: Events,
+    traces: Traces,
 }
 
 /// The tables that Iceberg's JDBC catalog expects in its database.
@@ -107,6 +111,7 @@ impl Systems {
             warehouse,
             descriptions,
             events: Events::listen().await?,
+            traces: Traces::listen().await?,
         })
     }
 
@@ -114,6 +119,7 @@ impl Systems {
         Extras {
             catalogs: self.catalogs(),
             event_uri: Some(self.events.uri.clone()),
+            collector: Some(self.traces.url.clone()),
             size: Size::Small,
             many: self.extent == Extent::All,
         }
@@ -121,6 +127,10 @@ impl Systems {
 
     pub fn events(&self) -> Events {
         self.events.clone()
+    }
+
+    pub fn traces(&self) -> Traces {
+        self.traces.clone()
     }
 
     fn catalogs(&self) -> Vec<Catalog> {

@@ -1,16 +1,23 @@
-//! The validity of a certificate.
+//! When a certificate, or another credential, is valid.
 //!
-//! Does: read the two times from the DER of a certificate (RFC 5280, section 4.1). Does not: verify
-//! anything; rustls checks the rest of the certificate.
+//! Does: read the two times from the DER of a certificate (RFC 5280, section 4.1), and word what an
+//! operator should know of them. Does not: verify anything; rustls checks the rest of the
+//! certificate.
+
+use std::time::{Duration, SystemTime};
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
 const SEQUENCE: u8 = 0x30;
 const VERSION: u8 = 0xA0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
-/// When a certificate is valid, in milliseconds since 1970.
+/// A credential expires soon in the last part of its time: one of this many.
+const SOON: u64 = 10;
+
+/// When a credential is valid, in milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
     pub not_before: u64,
@@ -42,13 +49,42 @@ impl Validity {
     /// The time in which all certificates of a chain are valid; `None` if one cannot be read.
     pub fn of_chain(chain: &[CertificateDer<'_>]) -> Option<Self> {
         let each = chain.iter().map(Self::of);
-        each.reduce(|a, b| {
-            let (a, b) = (a?, b?);
-            Some(Self {
-                not_before: a.not_before.max(b.not_before),
-                not_after: a.not_after.min(b.not_after),
-            })
-        })?
+        each.reduce(|a, b| Some(a?.and(b?)))?
+    }
+
+    /// The time in which all certificates of a text in PEM are valid; `None` if there is none, or
+    /// one cannot be read.
+    pub fn of_pem(pem: &[u8]) -> Option<Self> {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+        Self::of_chain(&chain.ok()?)
+    }
+
+    /// The time in which both are valid.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            not_before: self.not_before.max(other.not_before),
+            not_after: self.not_after.min(other.not_after),
+        }
+    }
+
+    /// A warning if it is not valid at this time or expires soon; `what` names the credential.
+    pub fn warning(self, what: &str, now_millis: u64) -> Option<String> {
+        let Self {
+            not_before,
+            not_after,
+        } = self;
+        let soon = not_after.saturating_sub(not_after.saturating_sub(not_before) / SOON);
+        let date = |millis| {
+            let date = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis));
+            humantime::format_rfc3339_seconds(date.unwrap_or(SystemTime::UNIX_EPOCH))
+        };
+        if now_millis > not_after {
+            return Some(format!("{what} expired at {}: renew it", date(not_after)));
+        }
+        if now_millis < not_before {
+            return Some(format!("{what} is valid only from {}", date(not_before)));
+        }
+        (now_millis >= soon).then(|| format!("{what} expires at {}: renew it", date(not_after)))
     }
 }
 
@@ -139,6 +175,24 @@ mod tests {
         assert_eq!(Validity::of_chain(&[]), None);
         let broken = CertificateDer::from(vec![SEQUENCE, 0]);
         assert_eq!(Validity::of_chain(&[chain[0].clone(), broken]), None);
+    }
+
+    #[test]
+    fn a_warning_comes_in_the_last_tenth_of_the_time_and_afterwards() {
+        const DAY: u64 = 86_400_000;
+        let validity = Validity {
+            not_before: 1000 * DAY,
+            not_after: 1100 * DAY,
+        };
+        let at = |day: u64| validity.warning("it", day * DAY).unwrap_or_default();
+        assert_eq!((at(1000), at(1089)), (String::new(), String::new()));
+        assert!(
+            at(1090).contains("expires at 1973-01-05T00:00:00Z"),
+            "{}",
+            at(1090)
+        );
+        assert!(at(1101).contains("expired at"), "{}", at(1101));
+        assert!(at(999).contains("valid only from"), "{}", at(999));
     }
 
     proptest! {

@@ -124,6 +124,24 @@ fn written(writes: &[Write]) -> Vec<KnownSegment> {
     daemons.flat_map(|(n, writer)| writer.commit(n)).collect()
 }
 
+#[test]
+fn planning_takes_a_step_for_each_block_and_each_commit() {
+    let write = |task, partition| Write {
+        task,
+        attempt: 0,
+        partition,
+        pages: vec![5],
+        seals: false,
+    };
+    let writes = [write(0, 0), write(0, 1), write(2, 0), write(1, 3)];
+    let segments = written(&writes);
+    assert_eq!(segments.len(), 2);
+    // Four blocks and three attempts.
+    assert_eq!(planning_steps(&segments), 7);
+    assert_eq!(planning_steps(&segments[1..]), 2);
+    assert_eq!(planning_steps(&[]), 0);
+}
+
 /// A block, by where it is.
 type At = (SegmentId, u64);
 

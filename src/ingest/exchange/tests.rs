@@ -485,3 +485,13 @@ fn a_failed_sink_of_an_open_exchange_is_not_told_as_closed() {
         panic!("{refused}");
     };
 }
+
+#[test]
+fn an_exchange_keeps_what_its_batches_needed_to_itself() {
+    let [one, other] =
+        ["q-1", "q-2"].map(|id| SharedExchange::new(id.parse().unwrap(), Instant::now()));
+    let before = one.overhead().for_body(1 << 20);
+    one.clone().overhead().record(1 << 20, 1 << 20, 1 << 20);
+    assert_eq!(one.overhead().for_body(1 << 20), 1 << 20);
+    assert_eq!(other.overhead().for_body(1 << 20), before);
+}

@@ -18,9 +18,14 @@ fn main() {
     let root = Path::new(&root);
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=.source-revision");
-    if release && root.join(".git").exists() {
-        println!("cargo::rerun-if-changed=.git/HEAD");
-        println!("cargo::rerun-if-changed=.git/logs/HEAD");
+    if release {
+        // Where git has them: in a linked working tree they are not below `.git`, and a file that
+        // is missing would rebuild everything each time.
+        for file in ["HEAD", "logs/HEAD"] {
+            if let Some(path) = git(root, &["rev-parse", "--git-path", file]) {
+                println!("cargo::rerun-if-changed={path}");
+            }
+        }
     }
     let version = describe(&version, revision(root, release).as_deref());
     println!("cargo::rustc-env=BUILT_VERSION={version}");
@@ -47,19 +52,16 @@ fn archived(text: &str) -> Option<String> {
 }
 
 fn from_git(root: &Path) -> Option<String> {
-    // A source archive below some other repository is not part of it.
+    let format = "--format=%h %cs";
+    git(root, &["show", "--no-patch", "--abbrev=10", format, "HEAD"])
+}
+
+/// What a command of git prints; `None` without a repository of these sources. A source archive
+/// below some other repository is not part of it.
+fn git(root: &Path, args: &[&str]) -> Option<String> {
     root.join(".git").exists().then_some(())?;
-    let shown = Command::new("git")
-        .args([
-            "show",
-            "--no-patch",
-            "--abbrev=10",
-            "--format=%h %cs",
-            "HEAD",
-        ])
-        .current_dir(root)
-        .output()
-        .ok()?;
-    let text = String::from_utf8(shown.stdout).ok()?.trim().to_owned();
-    (shown.status.success() && !text.is_empty()).then_some(text)
+    let output = Command::new("git").args(args).current_dir(root).output();
+    let output = output.ok()?;
+    let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (output.status.success() && !text.is_empty()).then_some(text)
 }

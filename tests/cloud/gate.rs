@@ -94,7 +94,12 @@ async fn forward(State(shared): State<Arc<Shared>>, request: Request) -> Respons
 
 /// Serves on loopback until the test's runtime ends.
 pub async fn serve(app: Router, tls: Option<ServerConfig>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    serve_at(SocketAddr::from(([127, 0, 0, 1], 0)), app, tls).await
+}
+
+/// The same at this address.
+pub async fn serve_at(address: SocketAddr, app: Router, tls: Option<ServerConfig>) -> SocketAddr {
+    let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();
     match tls {
         None => drop(tokio::spawn(async move {

@@ -17,10 +17,12 @@ use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::gate::{Refusal, serve};
+use crate::gate::{Refusal, serve, serve_at};
 
 /// What a pod's token file must contain.
 pub const POD_TOKEN: &str = "token-of-the-pod";
+/// The path of the credentials of a container of ECS.
+pub const TASK_PATH: &str = "/v2/credentials/task-7";
 pub const EXTERNAL_ID: &str = "external-7";
 
 struct Issued {
@@ -46,14 +48,15 @@ pub struct Issuer {
 impl Issuer {
     /// Credentials live for `lifetime`, and are said to live for `claimed`.
     pub async fn start(lifetime: Duration, claimed: Duration, tls: Option<ServerConfig>) -> Self {
-        let shared = Arc::new(Shared {
-            lifetime,
-            claimed,
-            issued: Mutex::default(),
-            forms: Mutex::default(),
-        });
-        let app = Router::new().fallback(answer).with_state(shared.clone());
+        let (app, shared) = app(lifetime, claimed);
         let address = serve(app, tls).await;
+        Self { address, shared }
+    }
+
+    /// The same at this address, where credentials live for as long as they are said to.
+    pub async fn start_at(address: SocketAddr, lifetime: Duration) -> Self {
+        let (app, shared) = app(lifetime, lifetime);
+        let address = serve_at(address, app, None).await;
         Self { address, shared }
     }
 
@@ -89,6 +92,17 @@ impl Issuer {
             false => Err((400, "ExpiredToken")),
         }
     }
+}
+
+fn app(lifetime: Duration, claimed: Duration) -> (Router, Arc<Shared>) {
+    let shared = Arc::new(Shared {
+        lifetime,
+        claimed,
+        issued: Mutex::default(),
+        forms: Mutex::default(),
+    });
+    let app = Router::new().fallback(answer);
+    (app.with_state(shared.clone()), shared)
 }
 
 impl Shared {
@@ -134,6 +148,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         "/latest/meta-data/iam/security-credentials/role" => shared.json().into_response(),
         "/v1/credentials" if !has(&head.headers, POD_TOKEN) => refused(),
         "/v1/credentials" => shared.json().into_response(),
+        TASK_PATH => shared.json().into_response(),
         "/" => {
             let said = format!("{query}&{form}");
             shared.forms.lock().push(said.clone());

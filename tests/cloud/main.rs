@@ -21,6 +21,7 @@ mod gate;
 mod google;
 mod headers;
 mod issuer;
+mod metadata;
 #[path = "../it/support/process.rs"]
 #[allow(dead_code)]
 mod process;

@@ -21,12 +21,12 @@ const LIFETIME: Duration = Duration::from_secs(2);
 const SINKS: u32 = 24;
 
 /// A daemon with its one base directory at a gate, and its configuration.
-struct Tried {
+pub struct Tried {
     daemon: Process,
     _folder: tempfile::TempDir,
 }
 
-fn daemon(gate: &Gate, options: &[(&str, &str)], variables: &[(&str, &str)]) -> Tried {
+pub fn daemon(gate: &Gate, options: &[(&str, &str)], variables: &[(&str, &str)]) -> Tried {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("stopover.toml");
     let mut toml = format!(
@@ -51,7 +51,7 @@ fn daemon(gate: &Gate, options: &[(&str, &str)], variables: &[(&str, &str)]) -> 
 
 /// Writes sinks one after another for as long as `going_on`, several at a time; each must be
 /// finished at the first try.
-async fn write(tried: &Tried, meanwhile: impl AsyncFn(u32)) {
+pub async fn write(tried: &Tried, meanwhile: impl AsyncFn(u32)) {
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let exchange = format!("{}/v1/exchanges/rotation", tried.daemon.url);
     let body = serde_json::json!({"partitions": 4, "ordered": false});
@@ -91,7 +91,7 @@ async fn write(tried: &Tried, meanwhile: impl AsyncFn(u32)) {
 }
 
 /// A gate that demands valid credentials of an issuer.
-async fn gate(issuer: &Issuer) -> Gate {
+pub async fn gate(issuer: &Issuer) -> Gate {
     let issuer = issuer.clone();
     Gate::start(move |head| issuer.accepts(head)).await
 }

@@ -6,8 +6,8 @@
 //! contains nothing that the server said.
 
 use super::client_messages::{
-    TlsFailure, is_wrong_region, lacks_credentials, lacks_entity_tag, refuses_checksum,
-    tls_failure, wants_checksum,
+    TlsFailure, asked_container_agent, is_wrong_region, lacks_credentials, lacks_entity_tag,
+    refuses_checksum, tls_failure, wants_checksum,
 };
 use super::exchange::{Issuer, IssuerFault};
 use super::issuer_advice::issuer_advice;
@@ -95,6 +95,10 @@ fn credentials(text: &str) -> &'static str {
     } else if text.contains("MicrosoftAzure") {
         "set access_key, sas_token, or client_id with client_secret and tenant_id, or give the \
          instance a managed identity"
+    } else if asked_container_agent(text) {
+        "give the task a role (taskRoleArn): AWS_CONTAINER_CREDENTIALS_RELATIVE_URI, by which the \
+         container is to get its credentials, is set by ECS for a task that has one; or set \
+         access_key_id and secret_access_key"
     } else {
         "set access_key_id and secret_access_key, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY \
          in the environment, or give the instance or pod a role; ~/.aws and SSO sessions are not \

@@ -129,6 +129,11 @@ pub(super) fn lacks_credentials(text: &str) -> bool {
     METADATA.iter().any(|place| has_word(text, place))
 }
 
+/// Whether it was the agent of containers (ECS) that was asked.
+pub(super) fn asked_container_agent(text: &str) -> bool {
+    has_word(text, "169.254.170.2")
+}
+
 /// Whether a text has these words, not as a part of longer ones: an address may be the beginning of
 /// another one.
 fn has_word(text: &str, word: &str) -> bool {

@@ -110,6 +110,9 @@ const METADATA: [&str; 7] = [
     "metadata",
 ];
 
+/// All hosts in the form of `NO_PROXY`, where `*` stands for names alone.
+const EVERY_HOST: &str = "*,0.0.0.0/0,::/0";
+
 impl Service {
     /// The client for requests to this host.
     fn client(&self, host: Option<&str>) -> Result<HttpClient, HttpError> {
@@ -122,7 +125,8 @@ impl Service {
         }
         // A proxy that is configured replaces those of the environment; all hosts are excluded.
         let options = self.options.clone().with_proxy_url("http://127.0.0.1:9");
-        let client = ReqwestConnector::default().connect(&options.with_proxy_excludes("*"));
+        let options = options.with_proxy_excludes(EVERY_HOST);
+        let client = ReqwestConnector::default().connect(&options);
         let client = client.map_err(|error| HttpError::new(HttpErrorKind::Connect, error))?;
         Ok(direct.insert(client).clone())
     }

@@ -25,8 +25,8 @@ use crate::process::{Process, free_ports, wait_until};
 pub const ACCESS_KEY: &str = "stopover-test";
 pub const SECRET_KEY: &str = "stopover-test-secret";
 /// The account that Azurite has by itself; Microsoft published its key.
-const AZURE_ACCOUNT: &str = "devstoreaccount1";
-const AZURE_KEY: &str =
+pub const AZURE_ACCOUNT: &str = "devstoreaccount1";
+pub const AZURE_KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 /// The key with which MinIO encrypts where it is asked for SSE-S3 or SSE-KMS.
 pub const KMS_KEY_NAME: &str = "stopover-test-key";

@@ -22,6 +22,7 @@ use stopover::segment::frame::{BatchVerifier, FRAME_HEADER_LEN, write_frame_head
 use stopover::storage::Storage;
 use stopover::store::Retention;
 
+use crate::azure;
 use crate::emulators::{Emulator, KMS_KEY_NAME, Kind};
 use crate::proxy::Proxy;
 use crate::storage_conformance;
@@ -150,7 +151,7 @@ pub fn trino(kinds: &[Kind]) -> Result<Vec<Kind>> {
     Ok(passed)
 }
 
-const BUCKET: &str = "stores";
+pub const BUCKET: &str = "stores";
 /// The base directory in it.
 const PLACE: &str = "stores/some/prefix";
 
@@ -192,6 +193,9 @@ async fn asserted(checks: impl Future<Output = ()> + 'static) -> Result<()> {
 
 async fn conformance(kind: Kind, work: &Path) -> Result<String> {
     let emulator = start(kind, work).await?;
+    if kind == Kind::Azurite {
+        azure::connection_strings(&emulator, work).await?;
+    }
     let storage = probed(base(kind, emulator.port, &[])).await?;
     asserted(async move { storage_conformance::all(&storage).await }).await?;
     let mut left = emulator.keys(BUCKET).await?;
@@ -201,7 +205,7 @@ async fn conformance(kind: Kind, work: &Path) -> Result<String> {
     Ok("passed".into())
 }
 
-fn segment(sequence: u64) -> SegmentId {
+pub fn segment(sequence: u64) -> SegmentId {
     SegmentId {
         daemon: DaemonId(0xC0FFEE),
         sequence,

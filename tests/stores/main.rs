@@ -12,6 +12,7 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // numbers of the tests' own
 #![allow(missing_docs, reason = "a program, not a library")]
 
+mod azure;
 mod checks;
 #[allow(dead_code, reason = "also used by the soak and the tests with Trino")]
 #[path = "../emulators/mod.rs"]

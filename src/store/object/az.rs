@@ -9,6 +9,7 @@ use std::sync::Arc;
 use object_store::azure::{AzureConfigKey as Az, MicrosoftAzureBuilder};
 use object_store::client::HttpConnector as _;
 use object_store::{ClientConfigKey, ClientOptions};
+use url::Url;
 
 use super::client::{
     self, Built, check_endpoint, client_options, from_environment, is_true, no_retries, take_given,
@@ -168,9 +169,21 @@ fn expand_connection_string(options: &mut Options) {
     if let (None, Some(suffix), Some(account)) = (&endpoint, is_other, account) {
         endpoint = Some(format!("{protocol}://{account}.blob.{suffix}"));
     }
-    if let Some(endpoint) = endpoint {
-        options.add_from(NAME, "endpoint", &endpoint);
+    let Some(endpoint) = endpoint else { return };
+    // Azure's portal prints none beside a shared access signature.
+    if let (None, false, Some(account)) = (account, options.has("account"), account_of(&endpoint)) {
+        options.add_from(NAME, "account", &account);
     }
+    options.add_from(NAME, "endpoint", &endpoint);
+}
+
+/// The account whose endpoint this is: the first label of the host, or of emulators, which have an
+/// address instead, the first part of the path.
+fn account_of(endpoint: &str) -> Option<String> {
+    let url = Url::parse(endpoint).ok()?;
+    let mut parts = url.path_segments()?.filter(|part| !part.is_empty());
+    let label = url.domain().and_then(|host| Some(host.split_once('.')?.0));
+    parts.next().or(label).map(str::to_owned)
 }
 
 fn check_credentials(options: &mut Options, gives: impl Fn(&Az) -> bool) {

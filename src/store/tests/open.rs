@@ -292,6 +292,18 @@ fn a_connection_string_stands_for_the_options_of_an_account() {
         china.contains("https://acc.blob.core.chinacloudapi.cn"),
         "{china}"
     );
+    // As the portal prints it: the signature, the endpoints of all services, and no account.
+    let host = "https://acc.blob.core.windows.net/";
+    let signed = |endpoint: &str| {
+        let text = format!(
+            "BlobEndpoint={endpoint};QueueEndpoint=https://acc.queue.core.windows.net/;\
+             SharedAccessSignature=sv=2022-11-02&ss=b&sig=aHVzaA%3D%3D"
+        );
+        location(&[("connection_string", &text)])
+    };
+    let (in_host, in_path) = (signed(host), signed("https://10.0.0.1:10000/acc"));
+    assert!(in_host.ends_with("windows.net acc"), "{in_host}");
+    assert!(in_path.ends_with(":10000/acc acc"), "{in_path}");
     for (text, words) in [
         ("hush", "must be pairs"),
         ("Password=hush", "a part that is unknown"),

@@ -1,8 +1,9 @@
 // A small HDFS for the tests: one process with one or two NameNodes and some DataNodes.
 //
 //   java -cp 'FOLDER/*' MiniHdfs.java --folder DIR [--datanodes N] [--ha] [--conf FILE]
+//       [--host NAME]
 //
-// FILE is a configuration of Hadoop that is added to its own.
+// FILE is a configuration of Hadoop that is added to its own, NAME how the DataNodes are called.
 // Prints `namenode INDEX PORT` for each NameNode, then `ready`. Then each line of standard input is
 // a command, answered by `done`, or by `failed` and the reason: see `execute`. It ends with its
 // standard input.
@@ -12,7 +13,9 @@ import java.io.File;
 import java.io.InputStreamReader;
 import java.lang.reflect.Field;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.List;
+import java.util.stream.Collectors;
 
 import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.fs.Path;
@@ -42,11 +45,13 @@ public final class MiniHdfs
         int dataNodes = 1;
         boolean highlyAvailable = false;
         Path more = null;
+        String host = null;
         for (int i = 0; i < args.length; i++) {
             switch (args[i]) {
                 case "--folder" -> folder = new File(args[++i]);
                 case "--datanodes" -> dataNodes = Integer.parseInt(args[++i]);
                 case "--ha" -> highlyAvailable = true;
+                case "--host" -> host = args[++i];
                 case "--conf" -> more = new Path(args[++i]);
                 default -> throw new IllegalArgumentException(args[i]);
             }
@@ -58,10 +63,13 @@ public final class MiniHdfs
         if (more != null) {
             conf.addResource(more);
         }
-        MiniDFSCluster cluster = new MiniDFSCluster.Builder(conf, folder)
+        MiniDFSCluster.Builder builder = new MiniDFSCluster.Builder(conf, folder)
                 .nnTopology(topology)
-                .numDataNodes(dataNodes)
-                .build();
+                .numDataNodes(dataNodes);
+        if (host != null) {
+            builder.hosts(Collections.nCopies(dataNodes, host).toArray(String[]::new));
+        }
+        MiniDFSCluster cluster = builder.build();
         if (highlyAvailable) {
             cluster.transitionToActive(0);
         }
@@ -130,6 +138,10 @@ public final class MiniHdfs
                     new Path(command[2]), Long.MAX_VALUE - 1, Long.parseLong(command[1]));
             // How often the DataNodes have synced what they wrote.
             case "syncs" -> System.out.println(syncs());
+            // Where the DataNodes take and give content.
+            case "ports" -> System.out.println(cluster.getDataNodes().stream()
+                    .map(dataNode -> String.valueOf(dataNode.getXferPort()))
+                    .collect(Collectors.joining(" ")));
             case "mkdir" -> fileSystem().mkdirs(new Path(command[1]));
             default -> throw new IllegalArgumentException("unknown command");
         }

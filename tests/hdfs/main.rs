@@ -8,6 +8,10 @@
 
 mod claims;
 mod cluster;
+mod damage;
+#[path = "../it/support/frames.rs"]
+#[allow(dead_code)] // not all of it is used here
+mod frames;
 mod kerberos;
 #[path = "../it/support/process.rs"]
 #[allow(dead_code)] // not all of it is used here
@@ -15,6 +19,7 @@ mod process;
 mod smoke;
 #[path = "../storage_conformance/mod.rs"]
 mod storage_conformance;
+mod wire;
 
 use cluster::Cluster;
 use stopover::runtime::Runtime;
@@ -63,6 +68,11 @@ async fn a_page_goes_in_and_comes_out_with_curl() {
     let cluster = Cluster::start(&["--datanodes", "2"]);
     let uri = cluster.base("/smoke/base").uri;
     smoke::passes(&format!("[[base_directory]]\nuri = \"{uri}\"\n"), &[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_damage_between_a_daemon_and_a_disk_is_acknowledged_or_served() {
+    damage::all().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,15 +3,17 @@
 //! Does: build it when it is first used, limit how long a call may be without an answer, and build
 //! it anew, with another NameNode first, when one does not answer. Does not: repeat calls (`Retry`
 //! does). Invariant: no variable of the environment and no file is read; what is configured is all
-//! that the client knows.
+//! that the client knows. A panic of the client is an error, and ends no task of the daemon.
 //!
 //! The client fails over by itself when a NameNode refuses a connection or is in standby. It has no
 //! limit for connecting and none for an answer, so one whose machine has disappeared would keep
 //! every call until its deadline, and the next call too.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use hdfs_native::file::FileWriter;
 use hdfs_native::{Client, ClientBuilder, HdfsError};
 use parking_lot::Mutex;
@@ -26,6 +28,10 @@ const NO_FOLDER: &str = "/dev/null";
 /// How long one call of a NameNode may take; less if the whole operation may not take three times
 /// as long. A call takes milliseconds, seconds on a NameNode that collects garbage.
 const LONGEST_CALL: Duration = Duration::from_secs(10);
+
+/// What the client panics about: hdfs-native 0.14.8 believes what the header of a packet says.
+const PANICKED: &str = "the client of HDFS failed over what a DataNode or NameNode sent; was it \
+    damaged on its way?";
 
 /// What the client may still have to send when a file is synced: its queue holds 100 packets of 64
 /// KiB.
@@ -101,9 +107,11 @@ impl NameNodes {
             generation,
             started: Some(self.clock.now()),
         };
-        let result = work(client).await;
+        // Sound: after a panic nothing of the work is used. The client keeps caches alone, which it
+        // fills in one step.
+        let result = AssertUnwindSafe(work(client)).catch_unwind().await;
         watch.started = None;
-        Ok(result?)
+        Ok(result.unwrap_or_else(|_| Err(HdfsError::InternalError(PANICKED.into())))?)
     }
 
     /// Syncs a file of this size to the disks of its DataNodes, within the time that this may take.

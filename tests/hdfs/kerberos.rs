@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::cluster::{Cluster, needed};
 use crate::smoke;
@@ -96,59 +97,120 @@ fn checked(table: &str, folder: &Path, variables: &[(&str, &str)]) -> (bool, Str
     (output.status.success(), String::from_utf8(text).unwrap())
 }
 
-/// With this protection of what is sent: `authentication`, `integrity` or `privacy`.
-pub fn all(protection: &str) {
-    let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name).display().to_string();
-    let (client, keytab) = (at("client"), at("keytab"));
-    let kdc = Kdc::start(folder.path());
-    let krb5 = find(folder.path(), "krb5.conf").expect("the KDC writes one");
-    let krb5 = krb5.display().to_string();
-    let shared = [
-        ("hadoop.security.authentication", "kerberos"),
-        ("hadoop.rpc.protection", protection),
-        ("dfs.data.transfer.protection", protection),
-    ];
-    std::fs::create_dir(&client).unwrap();
-    write_site(&folder.path().join("client/core-site.xml"), &shared);
-    let (server, web) = (
-        format!("hdfs/localhost@{REALM}"),
-        format!("HTTP/localhost@{REALM}"),
-    );
-    let servers = [
-        ("hadoop.security.authorization", "true"),
-        ("dfs.block.access.token.enable", "true"),
-        ("ignore.secure.ports.for.testing", "true"),
-        ("dfs.namenode.kerberos.principal", &server),
-        ("dfs.namenode.keytab.file", &keytab),
-        ("dfs.datanode.kerberos.principal", &server),
-        ("dfs.datanode.keytab.file", &keytab),
-        ("dfs.web.authentication.kerberos.principal", &web),
-        ("dfs.web.authentication.kerberos.keytab", &keytab),
-    ];
-    let site = folder.path().join("servers.xml");
-    write_site(&site, &[&shared[..], &servers].concat());
-    let option = format!("-Djava.security.krb5.conf={krb5}");
-    let arguments = ["--datanodes", "1", "--conf", site.to_str().unwrap()];
-    let data = tempfile::tempdir().unwrap();
-    let mut cluster = Cluster::start_in(data, &[&option], &arguments);
-    cluster.run("mkdir /spool");
-    cluster.run("chown stopover /spool");
+/// A KDC, and an HDFS where its users sign in.
+struct Secure {
+    folder: tempfile::TempDir,
+    krb5: String,
+    cluster: Cluster,
+    _kdc: Kdc,
+}
 
-    let port = cluster.name_nodes[0];
-    let table = |path: &str, more: &str| {
+impl Secure {
+    /// With this protection of what is sent: `authentication`, `integrity` or `privacy`.
+    fn start(protection: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let kdc = Kdc::start(folder.path());
+        let krb5 = find(folder.path(), "krb5.conf").expect("the KDC writes one");
+        let krb5 = krb5.display().to_string();
+        let shared = [
+            ("hadoop.security.authentication", "kerberos"),
+            ("hadoop.rpc.protection", protection),
+            ("dfs.data.transfer.protection", protection),
+        ];
+        std::fs::create_dir(folder.path().join("client")).unwrap();
+        write_site(&folder.path().join("client/core-site.xml"), &shared);
+        let (server, web) = (
+            format!("hdfs/localhost@{REALM}"),
+            format!("HTTP/localhost@{REALM}"),
+        );
+        let keytab = folder.path().join("keytab").display().to_string();
+        let servers = [
+            ("hadoop.security.authorization", "true"),
+            ("dfs.block.access.token.enable", "true"),
+            ("ignore.secure.ports.for.testing", "true"),
+            ("dfs.namenode.kerberos.principal", &server),
+            ("dfs.namenode.keytab.file", &keytab),
+            ("dfs.datanode.kerberos.principal", &server),
+            ("dfs.datanode.keytab.file", &keytab),
+            ("dfs.web.authentication.kerberos.principal", &web),
+            ("dfs.web.authentication.kerberos.keytab", &keytab),
+        ];
+        let site = folder.path().join("servers.xml");
+        write_site(&site, &[&shared[..], &servers].concat());
+        let option = format!("-Djava.security.krb5.conf={krb5}");
+        let arguments = ["--datanodes", "1", "--conf", site.to_str().unwrap()];
+        let data = tempfile::tempdir().unwrap();
+        let mut cluster = Cluster::start_in(data, &[&option], &arguments);
+        cluster.run("mkdir /spool");
+        cluster.run("chown stopover /spool");
+        Self {
+            folder,
+            krb5,
+            cluster,
+            _kdc: kdc,
+        }
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    /// The table of a base directory.
+    fn table(&self, path: &str, more: &str) -> String {
+        let (port, client) = (self.cluster.name_nodes[0], self.at("client"));
         format!(
             "[[base_directory]]\nuri = \"hdfs://localhost:{port}{path}\"\n\
              config_dir = \"{client}\"\n{more}"
         )
-    };
-    let signed =
-        format!("kerberos_principal = \"stopover@{REALM}\"\nkerberos_keytab = \"{keytab}\"\n");
-    // No tickets of whoever runs the tests.
-    let cache = format!("FILE:{}", at("no-cache"));
-    let variables = [("KRB5_CONFIG", &*krb5), ("KRB5CCNAME", &*cache)];
-    smoke::passes(&table("/spool/base", &signed), &variables);
-    let (works, said) = checked(&table("/spool/base", &signed), folder.path(), &variables);
+    }
+
+    /// No tickets of the user who runs the tests.
+    fn variables(&self) -> [(&'static str, String); 2] {
+        let cache = format!("FILE:{}", self.at("no-cache"));
+        [("KRB5_CONFIG", self.krb5.clone()), ("KRB5CCNAME", cache)]
+    }
+
+    fn smoke_passes(&self, table: &str) {
+        let variables = self.variables();
+        let variables = variables.each_ref().map(|(name, value)| (*name, &**value));
+        smoke::passes(table, &variables);
+    }
+
+    /// What `check` says of a base directory, and whether it works.
+    fn checked(&self, table: &str) -> (bool, String) {
+        let variables = self.variables();
+        let variables = variables.each_ref().map(|(name, value)| (*name, &**value));
+        checked(table, self.folder.path(), &variables)
+    }
+
+    /// Gets a ticket that lives so long into a cache.
+    fn kinit(&self, cache: &str, principal: &str, lifetime: &str) {
+        let program = needed("STOPOVER_TEST_KINIT", "kinit");
+        let mut command = Command::new(&program);
+        // Where the package was only unpacked.
+        let unpacked = program.parent().and_then(Path::parent).unwrap();
+        if !unpacked.starts_with("/usr") {
+            let library = find(&unpacked.join("lib"), "libkrb5.so.3").expect("its libraries");
+            command.env("LD_LIBRARY_PATH", library.parent().unwrap());
+        }
+        command
+            .args(["-k", "-t", &self.at("keytab"), "-c", cache])
+            .args(["-l", lifetime, &format!("{principal}@{REALM}")])
+            .env("KRB5_CONFIG", &self.krb5);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
+/// With this protection of what is sent.
+pub fn all(protection: &str) {
+    let secure = Secure::start(protection);
+    let signed = format!(
+        "kerberos_principal = \"stopover@{REALM}\"\nkerberos_keytab = \"{}\"\n",
+        secure.at("keytab")
+    );
+    secure.smoke_passes(&secure.table("/spool/base", &signed));
+    let (works, said) = secure.checked(&secure.table("/spool/base", &signed));
     assert!(works, "{said}");
     // Without a ticket; as somebody whom the keytab does not have; where the user may not write.
     let other = signed.replace("stopover@", "nobody@");
@@ -161,11 +223,48 @@ pub fn all(protection: &str) {
             "give the daemon's HDFS user the right",
         ),
     ] {
-        let (works, said) = checked(&table(path, credentials), folder.path(), &variables);
+        let (works, said) = secure.checked(&secure.table(path, credentials));
         assert!(
             !works && said.contains(way_out),
             "{path} {credentials}: {said}"
         );
     }
-    drop(kdc);
+}
+
+/// Tickets in a cache that `kinit` fills, as a job beside the daemon does.
+pub fn tickets() {
+    let mut secure = Secure::start("authentication");
+    let cache = format!("FILE:{}", secure.at("tickets"));
+    let options = format!(
+        "kerberos_principal = \"stopover@{REALM}\"\nkerberos_cache = \"{cache}\"\n\
+         timeout = \"10s\"\n[lease]\nsweep_interval = \"3s\"\n"
+    );
+    let table = secure.table("/spool/base", &options);
+    let is_told = |secure: &Secure, way_out: &str| {
+        let (works, said) = secure.checked(&table);
+        !works && said.contains(way_out) && said.contains("kerberos_cache")
+    };
+    assert!(is_told(&secure, "there is no ticket of Kerberos"));
+    secure.kinit(&cache, "hdfs/localhost", "1h");
+    assert!(is_told(
+        &secure,
+        "is of another user than kerberos_principal"
+    ));
+    secure.kinit(&cache, "stopover", "25s");
+    let variables = secure.variables();
+    let variables = variables.each_ref().map(|(name, value)| (*name, &**value));
+    let daemons = smoke::Daemons::start(&table, &variables);
+    daemons.pass();
+    const EXPIRED: &str = "the ticket of Kerberos has expired: get a new one with kinit";
+    let give_up = Instant::now() + Duration::from_secs(60);
+    while !is_told(&secure, EXPIRED) {
+        assert!(Instant::now() < give_up, "{:?}", secure.checked(&table));
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    // A connection outlives its ticket; another one needs a new ticket.
+    secure.cluster.run("restart-namenode 0");
+    daemons.wait_until(Err(EXPIRED));
+    secure.kinit(&cache, "stopover", "1h");
+    daemons.wait_until(Ok(()));
+    daemons.pass();
 }

@@ -1,8 +1,8 @@
 //! The conformance suite and HDFS's own behaviour over a real HDFS.
 //!
 //! `STOPOVER_TEST_HADOOP` names the folder of Hadoop's jars, `STOPOVER_TEST_KDC` that of a KDC's,
-//! `STOPOVER_TEST_JDK` a JDK. Without them every test here fails: a suite that silently skips its
-//! subject proves nothing.
+//! `STOPOVER_TEST_KINIT` Kerberos' `kinit`, `STOPOVER_TEST_JDK` a JDK. Without them every test here
+//! fails: a suite that silently skips its subject proves nothing.
 
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // numbers of the tests' own
 
@@ -78,6 +78,11 @@ async fn no_damage_between_a_daemon_and_a_disk_is_acknowledged_or_served() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_keytab_signs_in_and_whoever_has_none_is_told_what_to_set() {
     kerberos::all("authentication");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn daemons_use_the_tickets_of_a_cache_and_tell_when_they_have_expired() {
+    kerberos::tickets();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,6 +15,7 @@
 #   tests/lib/fetch.sh trino-full  the same with the connectors that the tests use
 #   tests/lib/fetch.sh hadoop      the folder of the jars of a small HDFS, by Maven
 #   tests/lib/fetch.sh minikdc     the folder of the jars of a small KDC, by Maven
+#   tests/lib/fetch.sh kinit       the path of what gets a ticket of Kerberos
 #   tests/lib/fetch.sh postgresql  the path of an executable `postgres`
 #   tests/lib/fetch.sh mariadb     the path of an executable `mariadbd`
 #   tests/lib/fetch.sh cargo-fuzz  the folder of an executable cargo-fuzz, built with cargo
@@ -547,10 +548,11 @@ case "${1:-}" in
         fetch_debian postgresql postgres "$(postgresql_package)" STOPOVER_TEST_POSTGRES
         ;;
     mariadb) fetch_debian mariadb mariadbd mariadb-server-core STOPOVER_TEST_MARIADB ;;
+    kinit) fetch_debian krb5-user kinit krb5-user STOPOVER_TEST_KINIT ;;
     *)
         die "usage: tests/lib/fetch.sh" \
             "jdk|versitygw|minio|azurite|fake-gcs-server|version NAME|helm|actionlint|prometheus|\
-promtool|crds|grafana-check|kubernetes-validate|trino|trino-full|hadoop|minikdc|postgresql|mariadb|cargo-fuzz|cargo-deny|cargo-mutants|\
+promtool|crds|grafana-check|kubernetes-validate|trino|trino-full|hadoop|minikdc|kinit|postgresql|mariadb|cargo-fuzz|cargo-deny|cargo-mutants|\
 mdbook|schemathesis|chromium|playwright|cdxgen|lintian"
         ;;
 esac

@@ -87,6 +87,8 @@ fn exception(error: &HdfsError) -> &str {
 fn text(error: &HdfsError) -> String {
     let text = match error {
         HdfsError::RPCError(_, text) | HdfsError::FatalRPCError(_, text) => text.clone(),
+        // Its own text begins with numbers.
+        HdfsError::GSSAPIError(_, _, text) => format!("Kerberos: {text}"),
         other => other.to_string(),
     };
     let line = text.lines().next().unwrap_or_default();
@@ -118,6 +120,13 @@ const ENCRYPTION_ZONE: &str = "use a folder that is in no encryption zone";
 const KERBEROS: &str = "the cluster wants Kerberos: set hadoop.security.authentication = kerberos \
     in core-site.xml, and kerberos_principal with kerberos_keytab or kerberos_cache, or run kinit \
     for the daemon's user";
+const TICKET_EXPIRED: &str = "the ticket of Kerberos has expired: get a new one with kinit before \
+    the old one ends (kinit -c with the value of kerberos_cache, if that is set), or set \
+    kerberos_keytab, with which the daemon gets its tickets itself";
+const NO_TICKET: &str = "there is no ticket of Kerberos: get one with kinit (kinit -c with the \
+    value of kerberos_cache, if that is set), or set kerberos_principal and kerberos_keytab";
+const OTHER_PRINCIPAL: &str = "the ticket is of another user than kerberos_principal: correct \
+    kerberos_principal, or get a ticket of this user with kinit -c and the value of kerberos_cache";
 const NO_GSSAPI: &str = "Kerberos needs the library libgssapi_krb5.so.2: install libgssapi-krb5-2 \
     (Debian) or krb5-libs (Red Hat)";
 const SMALLER_BLOCKS: &str = "dfs.namenode.fs-limits.min-block-size is larger than 1 MiB there: \
@@ -157,7 +166,7 @@ fn classify(error: &HdfsError) -> (StoreErrorKind, Option<&'static str>) {
         HdfsError::IOError(error) => of_connection(error),
         HdfsError::InvalidRPCResponse(_) => (Refused, Some(NOT_NAMENODE)),
         HdfsError::SASLError(_) | HdfsError::NoSASLMechanism => (Refused, Some(KERBEROS)),
-        HdfsError::GSSAPIError(..) => (Refused, Some(KERBEROS)),
+        HdfsError::GSSAPIError(_, _, text) => (Refused, Some(of_kerberos(text))),
         HdfsError::UnsupportedFeature(what) if what.contains("encryption zone") => {
             (Refused, Some(ENCRYPTION_ZONE))
         }
@@ -185,6 +194,18 @@ fn classify(error: &HdfsError) -> (StoreErrorKind, Option<&'static str>) {
         | HdfsError::OperationFailed(_)
         | HdfsError::BlocksNotFound(_)
         | HdfsError::InternalError(_) => (Unavailable, None),
+    }
+}
+
+/// What to do, by the words of MIT's library.
+fn of_kerberos(text: &str) -> &'static str {
+    let text = text.to_lowercase();
+    let has = |words: &str| text.contains(words);
+    match () {
+        () if has("expired") => TICKET_EXPIRED,
+        () if has("does not match desired name") => OTHER_PRINCIPAL,
+        () if has("no credentials cache found") => NO_TICKET,
+        () => KERBEROS,
     }
 }
 

@@ -16,7 +16,7 @@ use super::error::{Result, StorageError};
 use super::fleet::Fleet;
 use super::health::{Failed, Health};
 use super::membership::MemberState;
-use super::probe::{self, Findings};
+use super::probe::{self, Extent, Findings};
 use super::roster::Role;
 use crate::id::BaseName;
 use crate::runtime::Runtime;
@@ -52,6 +52,8 @@ pub(super) struct BaseDirectory {
     probed: Arc<dyn Store>,
     ignores_preconditions: AtomicBool,
     warned_of_retention: AtomicBool,
+    /// A full probe has succeeded.
+    passed_full_probe: AtomicBool,
     health: Health,
     /// Notified when the health changes; shared by all base directories.
     changed: Arc<Notify>,
@@ -110,6 +112,7 @@ impl BaseDirectory {
             probed: Arc::new(probed),
             ignores_preconditions: AtomicBool::new(false),
             warned_of_retention: AtomicBool::new(false),
+            passed_full_probe: AtomicBool::new(false),
             health: Health::default(),
             changed: Arc::clone(changed),
             metrics: metrics.clone(),
@@ -261,12 +264,17 @@ impl BaseDirectory {
     /// Probes once and updates the health. One that is reached for the first time joins the fleet.
     pub(super) async fn probe(self: &Arc<Self>) {
         let identified = self.attachment.id().is_some();
+        let extent = match self.passed_full_probe.load(Ordering::Relaxed) {
+            true => Extent::Health,
+            false => Extent::Full,
+        };
         let probed = async {
             self.attachment.probe().await?;
-            probe::probe(&*self.probed, &self.runtime).await
+            probe::probe(&*self.probed, &self.runtime, extent).await
         };
         match probe::within_limit(probed, &self.runtime).await {
             Ok(findings) => {
+                self.passed_full_probe.store(true, Ordering::Relaxed);
                 self.warn_of(findings);
                 self.recovered();
                 self.observed_read(&Ok(()));

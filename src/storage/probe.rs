@@ -1,14 +1,16 @@
 //! Probes: a test of one store with all operations that a daemon needs.
 //!
-//! Does: write, read, list and delete small objects, unconditionally and on conditions; create the
-//! objects that keep the folders of all exchanges non-empty, where the store needs them. Does not:
-//! record the result (`base`). Invariant: no failure of an operation is ignored; its error names
+//! Does: write, read, list and delete small objects, unconditionally and on conditions; at first
+//! also make the kinds of lists that only sweeps and plans need; create the objects that keep the
+//! folders of all exchanges non-empty, where the store needs them. Does not: record the result
+//! (`base`). Invariant: no failure of an operation is ignored; its error names
 //! the operation and the remedy. The probe objects are removed if possible.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::segments::{PAGE, is_page_after};
 use crate::runtime::Runtime;
 use crate::store::keys::{self, Key};
 use crate::store::{
@@ -26,6 +28,15 @@ pub(super) struct Findings {
     pub ignores_preconditions: bool,
     /// Why it retains deleted objects, if it does.
     pub retention: Option<Retention>,
+}
+
+/// How much a probe tries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// Everything that a daemon needs.
+    Full,
+    /// What may fail in a store that has passed a full probe.
+    Health,
 }
 
 /// One operation of a probe.
@@ -47,6 +58,14 @@ const READING: Step = Step {
 const LISTING: Step = Step {
     doing: "listing",
     advice: "the daemon must be able to list the objects below the URI",
+};
+const LISTING_FOLDERS: Step = Step {
+    doing: "listing, with a delimiter,",
+    advice: "the store must implement lists with a delimiter (delimiter=/)",
+};
+const LISTING_AFTER: Step = Step {
+    doing: "listing, from a key on,",
+    advice: "the store must implement lists that begin after a key (start-after)",
 };
 const DELETING: Step = Step {
     doing: "deleting",
@@ -90,14 +109,27 @@ pub(super) async fn within_limit<T>(
 }
 
 /// Probes a store.
-pub(super) async fn probe(store: &dyn Store, runtime: &Runtime) -> Result<Findings> {
+pub(super) async fn probe(
+    store: &dyn Store,
+    runtime: &Runtime,
+    extent: Extent,
+) -> Result<Findings> {
     if store.needs_keep_object() {
         for keep in keys::keep() {
             put_keep(store, &keep).await?;
         }
     }
-    let [plain, conditional] = [(); 2].map(|()| keys::probe(runtime.random.next_u64()));
-    let findings = write_and_read(store, &plain, &conditional).await;
+    // The first one has a key before it.
+    let numbers = [(); 2].map(|()| runtime.random.next_u64().max(1));
+    let [plain, conditional] = numbers.map(keys::probe);
+    let findings = async {
+        write_and_read(store, &plain).await?;
+        if extent == Extent::Full {
+            check_lists(store, &plain, &keys::probe(numbers[0] - 1)).await?;
+        }
+        check_conditions(store, &conditional).await
+    };
+    let findings = findings.await;
     let deleted = store.delete(vec![plain.clone(), conditional.clone()]).await;
     let findings = findings?;
     deleted.map_err(|error| DELETING.failed(error))?;
@@ -128,8 +160,8 @@ async fn exists(store: &dyn Store, key: &Key) -> Result<bool> {
     Ok(found.map_err(|error| READING.failed(error))?.is_some())
 }
 
-/// Leaves both objects to be deleted.
-async fn write_and_read(store: &dyn Store, plain: &Key, conditional: &Key) -> Result<Findings> {
+/// Leaves the object to be deleted.
+async fn write_and_read(store: &dyn Store, plain: &Key) -> Result<()> {
     let content = format!("{plain} ok");
     let (first, second) = content.split_at(plain.as_str().len());
     let parts = [first, second].map(|part| Bytes::copy_from_slice(part.as_bytes()));
@@ -137,10 +169,29 @@ async fn write_and_read(store: &dyn Store, plain: &Key, conditional: &Key) -> Re
     put.map_err(|error| WRITING.failed(error))?;
     check_reads(store, plain, &content).await?;
     let listed = list(store).await?;
-    if !listed.iter().any(|found| found.key == *plain) {
-        return Err(wrong("is not listed after it was written"));
+    match listed.iter().any(|found| found.key == *plain) {
+        true => Ok(()),
+        false => Err(wrong("is not listed after it was written")),
     }
-    check_conditions(store, conditional).await
+}
+
+/// The kinds of lists that show an object: by folders, as a sweep lists, and in pages from a key
+/// on, as a plan does. One that shows too much is used all the same.
+async fn check_lists(store: &dyn Store, key: &Key, before: &Key) -> Result<()> {
+    let probes = keys::probes();
+    let folders = store.list_folders(&keys::all()).await;
+    let folders = folders.map_err(|error| LISTING_FOLDERS.failed(error))?;
+    let name = probes.as_str().rsplit('/').next();
+    if !folders.iter().any(|folder| Some(&**folder) == name) {
+        return Err(wrong("is in a folder that is not listed"));
+    }
+    let page = store.list_after(&probes, Some(before), PAGE).await;
+    let page = page.map_err(|error| LISTING_AFTER.failed(error))?;
+    let is_used = is_page_after(&page, Some(before));
+    match is_used && !page.iter().any(|found| found.key == *key) {
+        true => Err(wrong("is not listed after a key that is before its own")),
+        false => Ok(()),
+    }
 }
 
 async fn list(store: &dyn Store) -> Result<Vec<ObjectMeta>> {

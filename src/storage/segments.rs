@@ -95,7 +95,7 @@ fn addresses(
 
 /// Whether a page is in the order of keys and begins after `after`. A store whose pages are not is
 /// listed as a whole.
-fn is_page_after(page: &[ObjectMeta], after: Option<&Key>) -> bool {
+pub(super) fn is_page_after(page: &[ObjectMeta], after: Option<&Key>) -> bool {
     let first = page.first();
     first.is_none_or(|first| after.is_none_or(|after| first.key > *after))
         && page.is_sorted_by(|a, b| a.key < b.key)

@@ -305,6 +305,59 @@ async fn a_server_whose_lists_lag_behind_is_refused() {
     }
 }
 
+/// Story: a probe made one kind of list. A store that refused or lost the others passed `check`;
+/// then plans failed, or lacked segments, and sweeps found no exchange.
+#[tokio::test]
+async fn a_server_that_lacks_a_kind_of_list_that_daemons_need_is_refused() {
+    for (oddity, words) in [
+        (
+            Oddity::RefusesInLists("delimiter"),
+            ["listing, with a delimiter,", "delimiter=/"],
+        ),
+        (
+            Oddity::RefusesInLists("start-after"),
+            ["listing, from a key on,", "start-after"],
+        ),
+        (
+            Oddity::LosesInLists("delimiter"),
+            ["in a folder that is not listed", "use another one"],
+        ),
+        (
+            Oddity::LosesInLists("start-after"),
+            [
+                "is not listed after a key that is before its own",
+                "use another one",
+            ],
+        ),
+    ] {
+        let (base, _server) = probed_over_http(oddity).await;
+        let error = base.error.unwrap_or_else(|| panic!("{oddity:?} passes"));
+        for words in words {
+            assert!(error.contains(words), "{oddity:?}: {error}");
+        }
+    }
+    // More than was asked for does no harm.
+    for oddity in [Oddity::IgnoresDelimiter, Oddity::IgnoresStartAfter] {
+        let (base, _server) = probed_over_http(oddity).await;
+        assert!(base.healthy, "{oddity:?}: {base:?}");
+    }
+}
+
+#[tokio::test]
+async fn only_the_first_probe_that_succeeds_makes_all_kinds_of_lists() {
+    let server = FakeS3::start(Oddity::None).await;
+    let storage = Storage::open(&[server.config()], &Runtime::seeded(3)).unwrap();
+    storage.init(None, InitOptions::default()).await.unwrap();
+    server.take_counts();
+    let lists = async || {
+        assert!(storage.probe().await[0].healthy);
+        server.take_counts()[0]
+    };
+    let (first, second) = (lists().await, lists().await);
+    assert_eq!(first, second + 2);
+    assert_eq!(second, lists().await);
+}
+
 #[tokio::test]
 async fn a_bucket_that_keeps_what_is_deleted_works_and_is_named() {
     for (oddity, retention) in [

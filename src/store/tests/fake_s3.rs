@@ -58,6 +58,10 @@ pub(crate) enum Oddity {
     IgnoresDelimiter,
     /// Its lists begin at the first object wherever they were told to begin.
     IgnoresStartAfter,
+    /// It answers lists with this parameter with 501.
+    RefusesInLists(&'static str),
+    /// Its lists with this parameter show nothing.
+    LosesInLists(&'static str),
     /// It keeps versions.
     Versions,
     /// It locks new objects.
@@ -190,6 +194,10 @@ async fn answer(State(server): State<Arc<Server>>, request: Request) -> Response
             let status = StatusCode::from_u16(status).unwrap();
             let error = "<Error><Code>Odd</Code><Message>No.</Message></Error>";
             (status, error).into_response()
+        }
+        Oddity::RefusesInLists(name) if kind == Kind::List && has(&head.uri, name) => {
+            let error = "<Error><Code>NotImplemented</Code><Message>No.</Message></Error>";
+            (StatusCode::NOT_IMPLEMENTED, error).into_response()
         }
         Oddity::Throttles(odd, seconds) if odd == kind && server.is_first(kind) => {
             let error = "<Error><Code>SlowDown</Code><Message>No.</Message></Error>";
@@ -373,11 +381,12 @@ impl Server {
     fn list(&self, objects: &Objects, uri: &Uri) -> String {
         let (ghosts, newest) = (self.ghosts.lock(), self.newest.lock());
         let late = |path: &str| self.oddity == Oddity::ListsLate && *path == **newest;
+        let loses = matches!(self.oddity, Oddity::LosesInLists(name) if has(uri, name));
         let prefix = query(uri, "prefix").unwrap_or_default();
         let bucket = format!("{}/", uri.path().trim_end_matches('/'));
         let keys = objects.iter().chain(ghosts.iter());
         let keys = keys
-            .filter(|(path, _)| !late(path))
+            .filter(|(path, _)| !late(path) && !loses)
             .filter_map(|(path, stored)| Some((path.strip_prefix(&bucket)?, stored)))
             .filter(|(key, _)| key.starts_with(&prefix));
         let start = match self.oddity {
@@ -443,6 +452,10 @@ impl Server {
 
 /// Objects in an answer to a list, and keys in a request that deletes many.
 const PAGE: usize = 1000;
+
+fn has(uri: &Uri, name: &str) -> bool {
+    query(uri, name).is_some()
+}
 
 fn query(uri: &Uri, name: &str) -> Option<String> {
     let query = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());

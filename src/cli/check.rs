@@ -16,6 +16,7 @@ use crate::config::{BaseDirectoryConfig, BaseUri, Loaded, Origin, units};
 use crate::human::count;
 use crate::runtime::Runtime;
 use crate::storage::{BaseStatus, Identification, Storage};
+use crate::store::BACKGROUND_LIMIT;
 use crate::telemetry::logs::printable;
 
 ///
@@ -33,7 +34,14 @@ pub(super) fn check(loaded: Loaded) -> Result<ExitCode, ExitCode> {
     let storage = Storage::open_with(bases, Identification::Require, &system).map_err(failure)?;
     let missing = missing_folders(bases);
     let probing = Progress::spinner(format!("probing {}", count(bases.len(), "base directory")));
-    let statuses = runtime.block_on(storage.probe());
+    let statuses = runtime.block_on(async {
+        storage.probe().await;
+        // What stores find out in the background is part of the result. A file system that hangs
+        // keeps its own tasks from ending.
+        let settled = system.tasks.shut_down();
+        let _ = system.clock.within(2 * BACKGROUND_LIMIT, settled).await;
+        storage.status()
+    });
     drop(probing);
     for folder in missing {
         // Not if something is in it by now, which is not ours to remove.

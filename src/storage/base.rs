@@ -24,7 +24,8 @@ use crate::store::keys::{self, Folder, Key};
 use crate::store::metrics::StorageMetrics;
 use crate::store::retry::{Retry, RetryPolicy};
 use crate::store::{
-    ObjectMeta, Retention, Store, StoreError, StoreErrorKind, StoreLimits, if_found,
+    BACKGROUND_LIMIT, ObjectMeta, Retention, Store, StoreError, StoreErrorKind, StoreLimits,
+    if_found,
 };
 
 /// Waits between background probes.
@@ -54,6 +55,8 @@ pub(super) struct BaseDirectory {
     warned_of_retention: AtomicBool,
     /// A full probe has succeeded.
     passed_full_probe: AtomicBool,
+    /// What the store finds out in the background is waited for, or was.
+    awaited_background: AtomicBool,
     health: Health,
     /// Notified when the health changes; shared by all base directories.
     changed: Arc<Notify>,
@@ -113,6 +116,7 @@ impl BaseDirectory {
             ignores_preconditions: AtomicBool::new(false),
             warned_of_retention: AtomicBool::new(false),
             passed_full_probe: AtomicBool::new(false),
+            awaited_background: AtomicBool::new(false),
             health: Health::default(),
             changed: Arc::clone(changed),
             metrics: metrics.clone(),
@@ -276,6 +280,7 @@ impl BaseDirectory {
             Ok(findings) => {
                 self.passed_full_probe.store(true, Ordering::Relaxed);
                 self.warn_of(findings);
+                self.warn_of_background();
                 self.recovered();
                 self.observed_read(&Ok(()));
                 if !identified {
@@ -296,7 +301,26 @@ impl BaseDirectory {
             tracing::warn!(base = %self.name, "store does not implement conditional writes: an \
                 exchange whose lease is renewed during its collection may be lost");
         }
-        if let Some(retention) = found.retention
+        self.warn_of_retention(found.retention);
+    }
+
+    /// Warns also of what the store finds out in the background after its first delete, which was
+    /// that of a probe.
+    fn warn_of_background(self: &Arc<Self>) {
+        if self.awaited_background.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (base, clock) = (Arc::downgrade(self), self.runtime.clock.clone());
+        self.runtime.tasks.spawn_until_stopped(async move {
+            clock.sleep(2 * BACKGROUND_LIMIT).await;
+            if let Some(base) = base.upgrade() {
+                base.warn_of_retention(base.attachment.raw.observed().retention);
+            }
+        });
+    }
+
+    fn warn_of_retention(&self, retention: Option<Retention>) {
+        if let Some(retention) = retention
             && !self.warned_of_retention.swap(true, Ordering::Relaxed)
         {
             tracing::warn!(base = %self.name, "the base directory {}", retention.warning());

@@ -41,4 +41,4 @@ pub use interface::{
 };
 pub use latency::OperationLatency;
 pub use limits::StoreLimits;
-pub use observed::{Observed, Retention};
+pub use observed::{BACKGROUND_LIMIT, Observed, Retention};

@@ -3,6 +3,11 @@
 //! Does: hold them, and describe their consequences. Does not: detect them (the backends and probes
 //! do). Invariant: only observed deficiencies are reported.
 
+use std::time::Duration;
+
+/// How long a store may find something out in the background, once it has deleted an object.
+pub const BACKGROUND_LIMIT: Duration = Duration::from_secs(5);
+
 /// What the answers of a store have shown so far.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Observed {

@@ -195,6 +195,7 @@ fn open_store(uri: &BaseUri, options: &mut Options, runtime: &Runtime) -> Option
     let connector = Connector {
         policy: with_timeout(DeadlinePolicy::REMOTE),
         clock: runtime.clock.clone(),
+        tasks: runtime.tasks.clone(),
         seen: Arc::default(),
         issued: IssuedSecrets::default(),
         tls: None,

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -24,8 +25,9 @@ use crate::gate::serve;
 const GENERATION: &str = "x-goog-generation";
 
 struct Shared {
-    /// What is answered about the bucket.
+    /// What is answered about the bucket, and after which time.
     settings: (StatusCode, String),
+    delay: Duration,
     /// How often that was asked for, and with which token.
     asked: Mutex<Vec<String>>,
     /// Content and generation by key.
@@ -39,10 +41,11 @@ pub struct FakeGcs {
 }
 
 impl FakeGcs {
-    /// With this answer to a request for the settings of the bucket.
-    pub async fn start(status: u16, settings: &str) -> Self {
+    /// With this answer to a request for the settings of the bucket, which takes this long.
+    pub async fn start(status: u16, settings: &str, delay: Duration) -> Self {
         let shared = Arc::new(Shared {
             settings: (StatusCode::from_u16(status).unwrap(), settings.to_owned()),
+            delay,
             asked: Mutex::default(),
             objects: Mutex::default(),
             writes: Mutex::default(),
@@ -68,6 +71,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         let token = head.headers.get("authorization");
         let token = token.map_or("", |value| value.to_str().unwrap());
         shared.asked.lock().push(token.to_owned());
+        tokio::time::sleep(shared.delay).await;
         return shared.settings.clone().into_response();
     }
     let Some(key) = path.strip_prefix("/bucket") else {

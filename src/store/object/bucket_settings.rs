@@ -1,22 +1,21 @@
 //! The settings of a bucket of Google Cloud Storage that no other answer shows.
 //!
-//! Does: ask once whether the bucket keeps what is deleted. Does not: warn (`storage`). Invariant:
-//! there is one request for each base directory and process at most, and no operation fails because
-//! the settings cannot be read: that is a permission of its own (`storage.buckets.get`).
+//! Does: ask once, in the background, whether the bucket keeps what is deleted. Does not: warn
+//! (`storage`). Invariant: there is one request for each base directory and process at most, and no
+//! operation waits for it or fails because the settings cannot be read: that is a permission of its
+//! own (`storage.buckets.get`).
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use object_store::client::{HttpClient, HttpError, HttpRequest, HttpRequestBody};
 use object_store::gcp::GcpCredentialProvider;
 use serde_json::Value;
 
 use super::answers::Seen;
-use crate::runtime::Clock;
-
-/// How long the answer may take; later it does not matter.
-const LIMIT: Duration = Duration::from_secs(5);
+use crate::runtime::{Clock, TaskGroup};
+use crate::store::BACKGROUND_LIMIT;
 
 /// The parts of the settings that are asked for.
 const FIELDS: &str = "softDeletePolicy,versioning";
@@ -27,6 +26,7 @@ pub struct BucketSettings {
     http: HttpClient,
     url: String,
     clock: Clock,
+    tasks: TaskGroup,
     asked: AtomicBool,
 }
 
@@ -62,13 +62,15 @@ struct Kept {
 }
 
 impl BucketSettings {
-    /// Of a bucket at the JSON interface of this endpoint; unsigned without credentials.
+    /// Of a bucket at the JSON interface of this endpoint; unsigned without credentials. `tasks`
+    /// runs the request.
     pub(super) fn new(
         endpoint: &str,
         bucket: &str,
         credentials: Option<GcpCredentialProvider>,
         http: HttpClient,
         clock: Clock,
+        tasks: TaskGroup,
     ) -> Self {
         let endpoint = endpoint.trim_end_matches('/');
         Self {
@@ -76,16 +78,22 @@ impl BucketSettings {
             http,
             url: format!("{endpoint}/storage/v1/b/{bucket}?fields={FIELDS}"),
             clock,
+            tasks,
             asked: AtomicBool::new(false),
         }
     }
 
-    /// Notes what they show, unless that was tried before.
-    pub(super) async fn note(&self, seen: &Seen) {
+    /// Asks for them in the background and notes what they show, unless that was tried before.
+    pub(super) fn note_in_background(self: &Arc<Self>, seen: &Arc<Seen>) {
         if self.asked.swap(true, Ordering::Relaxed) {
             return;
         }
-        match self.clock.within(LIMIT, self.ask()).await {
+        let (settings, seen) = (Arc::clone(self), Arc::clone(seen));
+        self.tasks.spawn(async move { settings.note(&seen).await });
+    }
+
+    async fn note(&self, seen: &Seen) {
+        match self.clock.within(BACKGROUND_LIMIT, self.ask()).await {
             Some(Ok(kept)) => seen.note_settings(kept.versions, kept.deleted),
             Some(Err(reason)) => tracing::debug!(
                 settings = ?self,

@@ -33,7 +33,7 @@ impl ObjectBackend {
             versions.delete(&paths, &self.redactor).await?;
         }
         if let Some(settings) = &self.deleting.settings {
-            settings.note(&self.seen).await;
+            settings.note_in_background(&self.seen);
         }
         Ok(removed)
     }

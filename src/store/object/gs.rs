@@ -92,6 +92,7 @@ pub fn open(uri: &BaseUri, options: &mut Options, mut connector: Connector) -> O
             is_signed.then(|| Arc::clone(store.credentials())),
             connector.connect(&client_options)?,
             connector.clock.clone(),
+            connector.tasks.clone(),
         );
         Ok(Built {
             storage_class,

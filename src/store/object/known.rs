@@ -45,7 +45,7 @@ pub struct Deleting {
     /// Deletes earlier versions too.
     pub(super) versions: Option<Versions>,
     /// Tell whether the bucket keeps what is deleted.
-    pub(super) settings: Option<BucketSettings>,
+    pub(super) settings: Option<Arc<BucketSettings>>,
     /// The server deleted several with one request.
     pub(super) bulk_works: AtomicBool,
     /// The server does not know that request.
@@ -65,7 +65,7 @@ impl Deleting {
     /// Through the store itself, in a bucket with these settings.
     pub fn in_bucket(settings: BucketSettings) -> Self {
         Self {
-            settings: Some(settings),
+            settings: Some(Arc::new(settings)),
             ..Self::default()
         }
     }

@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 use super::answers::{Seen, unless_throttled};
 use super::issued::IssuedSecrets;
 use super::tls::ClientTls;
-use crate::runtime::Clock;
+use crate::runtime::{Clock, TaskGroup};
 use crate::store::deadline::DeadlinePolicy;
 
 /// What the kernel may still hold of a request that was given to it, in bytes.
@@ -53,6 +53,8 @@ pub struct Connector {
     pub policy: DeadlinePolicy,
     /// Measures it.
     pub clock: Clock,
+    /// Runs what no operation waits for.
+    pub tasks: TaskGroup,
     /// Gathers what the answers show.
     pub seen: Arc<Seen>,
     /// Learns the secrets that requests carry.

@@ -142,7 +142,7 @@ async fn a_put_that_goes_on_slowly_is_stored_however_long_it_takes() {
         timeout: Duration::from_secs(2),
         bytes_per_second: u64::MAX,
     };
-    let clock = Runtime::seeded(1).clock;
+    let Runtime { clock, tasks, .. } = Runtime::seeded(1);
     let config = config(address, "2s");
     let uri = BaseUri::parse(&config.uri).unwrap();
     let mut options = Options::new(&config.name, &uri, &config.options, &[]);
@@ -152,6 +152,7 @@ async fn a_put_that_goes_on_slowly_is_stored_however_long_it_takes() {
         Connector {
             policy,
             clock,
+            tasks,
             seen: std::sync::Arc::default(),
             issued: IssuedSecrets::default(),
             tls: None,

@@ -150,6 +150,11 @@ impl Checked {
             self.ledger.waiting(),
             waiting.map(|(_, amount, _)| amount).sum::<u64>()
         );
+        for (party, held, queued) in self.ledger.parties() {
+            let queue = self.queued.get(&*party).into_iter().flatten();
+            assert_eq!(held, self.held_by(&party));
+            assert_eq!(queued, queue.map(|(_, amount, _)| amount).sum::<u64>());
+        }
         let mut someone_fits = false;
         let mut someone_lacks_capacity = false;
         for (party, queue) in &self.queued {

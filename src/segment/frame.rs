@@ -28,11 +28,6 @@ pub struct Run {
 }
 
 impl Run {
-    /// Page bytes, without frame headers.
-    pub fn page_bytes(&self) -> u64 {
-        self.frames.len() as u64 - u64::from(self.pages) * FRAME_HEADER_LEN as u64
-    }
-
     /// Updates a checksum with the `crc` fields of the frames, in order.
     pub fn add_crcs(&self, crc: &mut Checksum) {
         let mut fields = [0; CRCS_AT_A_TIME * CRC_LEN];

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::blocks::MAX_BLOCK_ENTRY;
+use super::blocks::{BlockEntry, Blocks, MAX_BLOCK_ENTRY};
 use super::error::FormatError;
 use super::footer::{
     CommitRecord, Footer, MAX_FIXED_PART, MAX_SINK_ENTRY, Totals, max_commit_record,
@@ -115,6 +115,121 @@ fn pages_of(pages: &[Page], partition: u32) -> Vec<Vec<u8>> {
 fn some_pages() -> impl Strategy<Value = Vec<Page>> {
     let page = prop::collection::vec(any::<u8>(), 1..60);
     prop::collection::vec((0u32..4, 0u32..3, page), 1..25)
+}
+
+/// Each slice costs memory and a part of a response.
+#[test]
+fn what_is_sent_as_it_is_stored_is_one_slice() {
+    let pages: Vec<Page> = (0..5).map(|_| (0, 0, vec![7; 30])).collect();
+    let image = image(&pages);
+    let (range, expected) = partition_range(&image.footer, 0);
+    let mut scanner = Scanner::new(expected, PageFormat::Records, 0);
+    let mut out = Vec::new();
+    let object = joined(&image).slice(range);
+    scanner.push(object.clone(), &mut out).unwrap();
+    assert_eq!(out, [object]);
+}
+
+/// A range that a plan located wrongly holds undamaged blocks, of which none may be sent.
+#[test]
+fn a_block_of_another_partition_and_one_without_pages_are_refused() {
+    let image = image(&[(0, 1, vec![7; 30])]);
+    let (range, found) = partition_range(&image.footer, 1);
+    let object = joined(&image).slice(range);
+    let wanted = Expected {
+        partition: 0,
+        ..found
+    };
+    let refused = scan(&object, 1000, wanted, PageFormat::Records, 0);
+    let Err(ScanError::UnexpectedBlock {
+        partition: 1,
+        pages: 1,
+        expected: 0,
+    }) = refused
+    else {
+        panic!("{refused:?}");
+    };
+    let empty = BlockRecord {
+        partition: 1,
+        task: 0,
+        attempt: 0,
+        pages: 0,
+        frames_length: 0,
+    };
+    let object = Bytes::copy_from_slice(&empty.encode());
+    let refused = scan(&object, 1000, found, PageFormat::Records, 0);
+    assert!(
+        matches!(refused, Err(ScanError::UnexpectedBlock { pages: 0, .. })),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn bytes_after_the_last_page_of_a_range_are_refused() {
+    let image = image(&[(0, 0, vec![7; 30])]);
+    let (range, expected) = partition_range(&image.footer, 0);
+    let longer = [&joined(&image)[range], &[1, 2, 3]].concat();
+    let refused = scan(&longer.into(), 1000, expected, PageFormat::Records, 0);
+    assert!(
+        matches!(refused, Err(ScanError::EndsInsideBlock)),
+        "{refused:?}"
+    );
+}
+
+/// The bounds decide when a segment is sealed: one that is too low would make a footer that nobody
+/// can read, and one that is far too high small segments.
+#[test]
+fn the_bounds_of_a_footer_are_reached_by_the_largest_numbers_and_names() {
+    let block = BlockEntry {
+        partition: u32::MAX - 1,
+        sink: u32::MAX,
+        pages: u32::MAX,
+        frames_length: u32::MAX,
+        checksum: u32::MAX,
+        offset: 0,
+    };
+    // Beside it are the number of partitions and that of its blocks, which are 1 here.
+    let index = Blocks::new(&[block]).encoded().len() as u64;
+    assert_eq!(index, 1 + MAX_BLOCK_ENTRY - 4);
+    let footer = |sinks: u32, commits: Vec<CommitRecord>| Footer {
+        exchange: "q".parse().unwrap(),
+        segment: SegmentId {
+            daemon: DaemonId(0),
+            sequence: 0,
+        },
+        sealed_millis: 0,
+        sinks: (0..sinks)
+            .map(|task| TaskAttempt::new(task, 0).unwrap())
+            .collect(),
+        blocks: Blocks::new(&[]),
+        commits,
+    };
+    let commit = |predecessors: usize| CommitRecord {
+        attempt: TaskAttempt::new(0, 0).unwrap(),
+        totals: Totals {
+            batches: u64::MAX,
+            pages: u64::MAX,
+            bytes: u64::MAX,
+            checksum: u32::MAX,
+        },
+        predecessors: (0..predecessors)
+            .map(|n| (format!("{n:0>32}").parse().unwrap(), u64::MAX))
+            .collect(),
+    };
+    let length = |footer: &Footer| footer.encode().iter().map(Bytes::len).sum::<usize>() as u64;
+    let without = length(&footer(1, Vec::new()));
+    for predecessors in [0, 1, 5] {
+        let record = length(&footer(1, vec![commit(predecessors)])) - without;
+        // The indexes of its sink and of each base directory, and the number of predecessors, are
+        // of one byte here.
+        let short = 2 * 9 + 9 * predecessors as u64;
+        assert_eq!(record + short, max_commit_record(predecessors));
+    }
+    let (few, many) = (footer(1, Vec::new()), footer(1001, Vec::new()));
+    assert_eq!(
+        many.memory_size() - few.memory_size(),
+        1000 * size_of::<TaskAttempt>() as u64
+    );
 }
 
 proptest! {

@@ -169,6 +169,28 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
+async fn the_span_of_a_sink_tells_that_it_was_aborted() {
+    let collector = Collector::start(Behaviour::default()).await;
+    let folder = BaseFolder::new();
+    let server = TestServer::open(&traced(&folder, &collector)).await;
+    let announcement = json!({"partitions": 1, "ordered": false}).to_string();
+    call(&server, (Method::PUT, "/v1/exchanges/q1"), 1, announcement).await;
+    let at = sink("q1", 3, 0);
+    let pages = format!("{at}/pages?batch=0");
+    let body = batch(&[(0, b"a page")]);
+    call(&server, (Method::POST, &pages), 10, body).await;
+    let abort = format!("{at}/abort");
+    call(&server, (Method::POST, &abort), 11, "").await;
+    server.shut_down().await;
+    let spans = collector.spans();
+    let aborted = of_task(&spans, "sink", 3);
+    assert_eq!(
+        attribute(aborted, "stopover.outcome").as_deref(),
+        Some("aborted")
+    );
+}
+
+#[tokio::test]
 async fn a_wait_for_memory_is_a_span_of_the_batch_that_waits_and_of_no_other() {
     let collector = Collector::start(Behaviour::default()).await;
     let folder = BaseFolder::new();

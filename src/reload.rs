@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
 use crate::config::{
-    Change, Changes, ConfigErrors, Environment, LimitsConfig, Live, Loaded, cloud_variables,
+    BaseFiles, Change, Changes, ConfigErrors, Environment, LimitsConfig, Live, Loaded,
+    cloud_variables,
 };
 use crate::exchange::Exchanges;
 use crate::fair::FairSemaphore;
@@ -48,7 +49,7 @@ pub struct Reloader(Arc<Inner>);
 
 struct Inner {
     adjustable: Adjustable,
-    in_effect: Mutex<Loaded>,
+    in_effect: Mutex<(Loaded, BaseFiles)>,
 }
 
 /// What a reload did.
@@ -73,7 +74,8 @@ pub enum ReloadError {
 impl Reloader {
     /// For a daemon that was started with this configuration.
     pub fn new(adjustable: Adjustable, in_effect: Loaded) -> Self {
-        let in_effect = Mutex::new(in_effect);
+        let files = BaseFiles::read(&in_effect.config);
+        let in_effect = Mutex::new((in_effect, files));
         Self(Arc::new(Inner {
             adjustable,
             in_effect,
@@ -105,13 +107,16 @@ impl Reloader {
 
     fn apply_changes(&self) -> Result<ReloadReport, ReloadError> {
         let mut in_effect = self.0.in_effect.lock();
-        let mut draft = in_effect.again_in(&Environment::of_process());
+        let (before, files_before) = &*in_effect;
+        let mut draft = before.again_in(&Environment::of_process());
         check_bases(&mut draft, &cloud_variables(), &self.0.adjustable.runtime);
         let now = draft.finish()?;
-        let changes = Changes::between(&in_effect, &now);
-        let after = changes.with_live_changes(&in_effect, &now);
+        let files = BaseFiles::read(&now.config);
+        let mut changes = Changes::between(before, &now);
+        changes.add_files(files_before, &files);
+        let after = changes.with_live_changes(before, &now);
         self.0.adjustable.apply(&after, &changes)?;
-        *in_effect = after;
+        *in_effect = (after, files);
         Ok(ReloadReport {
             changes,
             notices: now.notices,

@@ -37,7 +37,7 @@ pub use live::Live;
 pub use load::{Draft, Environment, Files, Flags, Loaded, cloud_variables, draft, load, load_in};
 pub use machine::Machine;
 pub use problem::{ConfigErrors, InvalidValue, Origin, Problem};
-pub use reload::{Change, Changes};
+pub use reload::{BaseFiles, Change, Changes};
 pub use secret::{Secret, is_secret_name, shown_uri};
 pub use sections::*;
 

@@ -116,7 +116,7 @@ const HDFS: &[Named] = &[
     ("kerberos_cache", Form::Text),
 ];
 
-/// The options that are only credentials.
+/// The options that are only credentials, or whom to trust.
 const CREDENTIALS: &[&str] = &[
     "access_key_id",
     "secret_access_key",
@@ -136,14 +136,35 @@ const CREDENTIALS: &[&str] = &[
     "kerberos_principal",
     "kerberos_keytab",
     "kerberos_cache",
+    "ca_file",
+    "client_certificate_file",
+    "client_key_file",
+];
+
+/// Those that name a file which is read when a base directory is opened, and not again.
+const FILES: &[&str] = &[
+    "ca_file",
+    "client_certificate_file",
+    "client_key_file",
+    "service_account_path",
+    "application_credentials",
 ];
 
 /// Whether an option is part of the credentials of its base directory, under its own name or under
 /// that of the store's client.
 pub fn is_credential(name: &str) -> bool {
+    is_one_of(CREDENTIALS, name)
+}
+
+/// Whether an option names a file whose content is read when the base directory is opened.
+pub fn names_file(name: &str) -> bool {
+    is_one_of(FILES, name)
+}
+
+fn is_one_of(options: &[&str], name: &str) -> bool {
     let prefixes = Scheme::ALL.into_iter().filter_map(Scheme::client_prefix);
     let mut names = prefixes.filter_map(|prefix| name.strip_prefix(prefix));
-    CREDENTIALS.contains(&name) || names.any(|name| CREDENTIALS.contains(&name))
+    options.contains(&name) || names.any(|name| options.contains(&name))
 }
 
 impl Scheme {

@@ -4,16 +4,47 @@
 //! Does not: apply anything (`crate::reload`). Invariant: no value of an option of a base directory
 //! is in the outcome, since any of them may be a secret.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::Path;
 
 use super::keys::{KEYS, Reload};
 use super::load::Loaded;
-use super::options::is_credential;
+use super::options::{is_credential, names_file};
 use super::raw::Raw;
-use super::{BaseDirectoryConfig, Config};
+use super::{BaseDirectoryConfig, Config, read_file};
 
 /// Replaces a value that is not shown.
 const HIDDEN: &str = "(hidden)";
+/// The key of the list of base directories.
+const BASE_DIRECTORIES: &str = "base_directory";
+/// Replaces the value of an option whose file has another content than before.
+const NEW_CONTENT: &str = "(new content)";
+
+/// The content of the files that options of base directories name, as a hash; `None` for one that
+/// cannot be read.
+#[derive(Debug, Clone, Default)]
+pub struct BaseFiles(Vec<BTreeMap<String, Option<u64>>>);
+
+impl BaseFiles {
+    /// As they are now. Blocks on file I/O.
+    pub fn read(config: &Config) -> Self {
+        let of_base = |base: &BaseDirectoryConfig| {
+            let files = base.options.iter().filter(|(name, _)| names_file(name));
+            files
+                .map(|(name, path)| (name.clone(), content_hash(path.expose())))
+                .collect()
+        };
+        Self(config.base_directories.iter().map(of_base).collect())
+    }
+}
+
+fn content_hash(path: &str) -> Option<u64> {
+    let content = read_file(Path::new(path)).ok()?;
+    let mut hasher = DefaultHasher::new();
+    content.hash(&mut hasher);
+    Some(hasher.finish())
+}
 
 /// One setting that was edited.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +92,36 @@ impl Changes {
         changes
     }
 
+    /// Adds the files of base directories whose content has changed.
+    pub fn add_files(&mut self, in_effect: &BaseFiles, now: &BaseFiles) {
+        let other_places = |change: &Change| change.key == BASE_DIRECTORIES;
+        if self.restart.iter().any(other_places) {
+            return;
+        }
+        for (index, (before, after)) in in_effect.0.iter().zip(&now.0).enumerate() {
+            let of_base = format!("base_directory.{index}.");
+            let has = |changes: &[Change]| changes.iter().any(|c| c.key.starts_with(&of_base));
+            if has(&self.restart) {
+                continue;
+            }
+            for (name, content) in after {
+                let key = format!("{of_base}{name}");
+                let edited = self.live.iter().any(|change| change.key == key);
+                if edited || before.get(name).is_none_or(|old| old == content) {
+                    continue;
+                }
+                self.live.push(Change {
+                    key,
+                    from: HIDDEN.to_owned(),
+                    to: NEW_CONTENT.to_owned(),
+                });
+                if !self.credentials.contains(&index) {
+                    self.credentials.push(index);
+                }
+            }
+        }
+    }
+
     /// What is in effect once the live changes were applied.
     pub fn with_live_changes(&self, in_effect: &Loaded, now: &Loaded) -> Loaded {
         let mut after = in_effect.clone();
@@ -96,7 +157,7 @@ impl Changes {
                 uris.collect::<Vec<_>>().join(",")
             };
             self.restart.push(Change {
-                key: "base_directory".to_owned(),
+                key: BASE_DIRECTORIES.to_owned(),
                 from: shown(before),
                 to: shown(after),
             });

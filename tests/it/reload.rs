@@ -251,6 +251,63 @@ fn credentials_of_a_base_directory_are_replaced_without_a_restart_and_are_shown_
     }
 }
 
+/// Writes a certificate that ends in this year, and its key, into a folder.
+fn write_client_certificate(folder: &Path, year: i32) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.not_before = rcgen::date_time_ymd(year - 1, 1, 1);
+    params.not_after = rcgen::date_time_ymd(year, 1, 1);
+    let certificate = params.self_signed(&key).unwrap();
+    std::fs::write(folder.join("client.pem"), certificate.pem()).unwrap();
+    std::fs::write(folder.join("client.key"), key.serialize_pem()).unwrap();
+}
+
+/// Story: the runbook of an expiring certificate said to renew the file and to reload. The reload
+/// compared the paths alone, and the daemon went on with the old certificate.
+#[tokio::test]
+async fn a_renewed_file_of_a_base_directory_is_used_after_a_reload() {
+    let store = start(|_| s3_error("403 Forbidden", "InvalidAccessKeyId", "not this one"));
+    let files = tempfile::tempdir().unwrap();
+    write_client_certificate(files.path(), 2090);
+    let path = |name: &str| files.path().join(name);
+    let daemon = Daemon::start(&format!(
+        "[server]\nstart_timeout = \"100ms\"\n[[base_directory]]\nname = \"b\"\n\
+         uri = \"s3://bucket/p\"\nendpoint = \"http://{store}\"\nallow_http = true\n\
+         access_key_id = \"id\"\nsecret_access_key = \"hush\"\n\
+         client_certificate_file = {:?}\nclient_key_file = {:?}\n",
+        path("client.pem"),
+        path("client.key")
+    ));
+    let ends = async || {
+        let metrics = format!("{}/metrics", daemon.process.url);
+        let text = Client::new().get(metrics).send().await.unwrap();
+        let text = text.text().await.unwrap();
+        let series = "stopover_storage_credentials_not_after_seconds{base=\"b\"} ";
+        let line = text.lines().find_map(|line| line.strip_prefix(series));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    let keys = |answer: &Value| {
+        let applied = answer["applied"].as_array().unwrap().iter();
+        applied
+            .map(|change| change["key"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ends().await, 3_786_912_000);
+    assert_eq!(keys(&daemon.reloaded()), [""; 0]);
+    write_client_certificate(files.path(), 2095);
+    let renewed = [
+        "base_directory.0.client_certificate_file",
+        "base_directory.0.client_key_file",
+    ];
+    assert_eq!(keys(&daemon.reloaded()), renewed);
+    assert_eq!(ends().await, 3_944_678_400);
+    assert_eq!(keys(&daemon.reloaded()), [""; 0], "it is used already");
+    // A file that is not a key changes nothing.
+    std::fs::write(path("client.key"), "no key").unwrap();
+    assert_eq!(daemon.reload(&[]).status.code(), Some(1));
+    assert_eq!(ends().await, 3_944_678_400);
+}
+
 #[test]
 fn tokens_are_read_again_and_only_an_administrator_may_reload() {
     let folder = tempfile::tempdir().unwrap();

@@ -16,9 +16,9 @@
 //! Below them: [`memory`] (pools and reservations), [`fair`] (fair queueing among queries),
 //! [`runtime`] (clock, randomness, tasks: passed in, so that a simulation can replace them),
 //! [`human`] (numbers in messages), [`certificate`] (until when credentials are valid), [`config`],
-//! [`telemetry`]. [`app`] assembles a daemon,
-//! [`reload`] changes its settings while it runs, [`http`] is its transport, [`cli`] its command
-//! line. Imports point in one direction only; `tests/tidy` holds the table.
+//! [`telemetry`]. [`app`] assembles a daemon, [`reload`] changes its settings while it runs,
+//! [`http`] is its transport, [`cli`] its command line. Imports point in one direction only;
+//! `tests/tidy` holds the table.
 //!
 //! `docs/architecture.md` describes both paths function by function, `docs/semantics.md` the
 //! guarantees, and `docs/glossary.md` the terms.

@@ -116,7 +116,7 @@ const HDFS: &[Named] = &[
     ("kerberos_cache", Form::Text),
 ];
 
-/// The options that are only credentials, or whom to trust.
+/// The options that contain or name only credentials and trusted certificates.
 const CREDENTIALS: &[&str] = &[
     "access_key_id",
     "secret_access_key",
@@ -141,7 +141,7 @@ const CREDENTIALS: &[&str] = &[
     "client_key_file",
 ];
 
-/// Those that name a file which is read when a base directory is opened, and not again.
+/// The credentials in files that are read only when a base directory is opened.
 const FILES: &[&str] = &[
     "ca_file",
     "client_certificate_file",
@@ -156,7 +156,7 @@ pub fn is_credential(name: &str) -> bool {
     is_one_of(CREDENTIALS, name)
 }
 
-/// Whether an option names a file whose content is read when the base directory is opened.
+/// Whether an option names a file that is read only when its base directory is opened.
 pub fn names_file(name: &str) -> bool {
     is_one_of(FILES, name)
 }

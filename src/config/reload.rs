@@ -18,7 +18,7 @@ use super::{BaseDirectoryConfig, Config, read_file};
 const HIDDEN: &str = "(hidden)";
 /// The key of the list of base directories.
 const BASE_DIRECTORIES: &str = "base_directory";
-/// Replaces the value of an option whose file has another content than before.
+/// Shown instead of the value of an option whose file has changed.
 const NEW_CONTENT: &str = "(new content)";
 
 /// The content of the files that options of base directories name, as a hash; `None` for one that
@@ -92,7 +92,7 @@ impl Changes {
         changes
     }
 
-    /// Adds the files of base directories whose content has changed.
+    /// Adds the options of base directories whose files have changed.
     pub fn add_files(&mut self, in_effect: &BaseFiles, now: &BaseFiles) {
         let other_places = |change: &Change| change.key == BASE_DIRECTORIES;
         if self.restart.iter().any(other_places) {

@@ -55,8 +55,6 @@ pub(super) struct BaseDirectory {
     warned_of_retention: AtomicBool,
     /// A full probe has succeeded.
     passed_full_probe: AtomicBool,
-    /// What the store finds out in the background is waited for, or was.
-    awaited_background: AtomicBool,
     health: Health,
     /// Notified when the health changes; shared by all base directories.
     changed: Arc<Notify>,
@@ -116,7 +114,6 @@ impl BaseDirectory {
             ignores_preconditions: AtomicBool::new(false),
             warned_of_retention: AtomicBool::new(false),
             passed_full_probe: AtomicBool::new(false),
-            awaited_background: AtomicBool::new(false),
             health: Health::default(),
             changed: Arc::clone(changed),
             metrics: metrics.clone(),
@@ -278,9 +275,10 @@ impl BaseDirectory {
         };
         match probe::within_limit(probed, &self.runtime).await {
             Ok(findings) => {
-                self.passed_full_probe.store(true, Ordering::Relaxed);
                 self.warn_of(findings);
-                self.warn_of_background();
+                if !self.passed_full_probe.swap(true, Ordering::Relaxed) {
+                    self.warn_of_background();
+                }
                 self.recovered();
                 self.observed_read(&Ok(()));
                 if !identified {
@@ -307,9 +305,6 @@ impl BaseDirectory {
     /// Warns also of what the store finds out in the background after its first delete, which was
     /// that of a probe.
     fn warn_of_background(self: &Arc<Self>) {
-        if self.awaited_background.swap(true, Ordering::Relaxed) {
-            return;
-        }
         let (base, clock) = (Arc::downgrade(self), self.runtime.clock.clone());
         self.runtime.tasks.spawn_until_stopped(async move {
             clock.sleep(2 * BACKGROUND_LIMIT).await;

@@ -3,8 +3,8 @@
 //! Does: write, read, list and delete small objects, unconditionally and on conditions; at first
 //! also make the kinds of lists that only sweeps and plans need; create the objects that keep the
 //! folders of all exchanges non-empty, where the store needs them. Does not: record the result
-//! (`base`). Invariant: no failure of an operation is ignored; its error names
-//! the operation and the remedy. The probe objects are removed if possible.
+//! (`base`). Invariant: no failure of an operation is ignored; its error names the operation and
+//! the remedy. The probe objects are removed if possible.
 
 use std::time::Duration;
 

@@ -77,7 +77,7 @@ pub struct StorageMetrics {
     dollars: Family<OperationLabels, Counter<f64, AtomicU64>>,
     healthy: Family<BaseLabels, Gauge>,
     full: Family<BaseLabels, Gauge>,
-    /// Without a series for base directories whose credentials have no end that is known.
+    /// A base directory has a series only if the end of its credentials is known.
     credentials_not_before: Family<BaseLabels, Gauge>,
     credentials_not_after: Family<BaseLabels, Gauge>,
     put_failures: Family<BaseLabels, Counter>,

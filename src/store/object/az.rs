@@ -177,8 +177,8 @@ fn expand_connection_string(options: &mut Options) {
     options.add_from(NAME, "endpoint", &endpoint);
 }
 
-/// The account whose endpoint this is: the first label of the host, or of emulators, which have an
-/// address instead, the first part of the path.
+/// The account that an endpoint belongs to: the first label of the host name. Emulators are reached
+/// by address, and have the account as the first part of the path.
 fn account_of(endpoint: &str) -> Option<String> {
     let url = Url::parse(endpoint).ok()?;
     let mut parts = url.path_segments()?.filter(|part| !part.is_empty());

@@ -64,6 +64,12 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let path = head.uri.path().trim_start_matches('/').to_owned();
     let (bucket, object) = path.split_once('/').unwrap_or((&path, ""));
     let answered = match (&head.method, object) {
+        // The settings of a bucket, of the JSON interface as they are.
+        (&Method::GET, settings) if bucket == "storage" && settings.starts_with("v1/b/") => {
+            shared
+                .pass(head.method, &format!("/{path}"), &head.headers)
+                .await
+        }
         (&Method::GET, "") => shared.list(bucket, &head.uri).await,
         (&Method::PUT, _) => shared.put(bucket, object, &head.headers, body).await,
         (&Method::GET | &Method::HEAD, _) => {

@@ -17,6 +17,8 @@ use crate::fetch::fetch;
 use crate::process::{Process, wait_until};
 
 const DATA_NODES: usize = 3;
+/// The name of each DataNode, beside its address.
+pub const DATA_NODE_NAME: &str = "127.0.0.2";
 /// Small, and quick to start.
 const JVM_OPTIONS: [&str; 3] = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
 /// Folders that all exchanges share, which stay.
@@ -44,6 +46,8 @@ fn properties(folder: &Path, rpc: u16, http: u16) -> Vec<(&'static str, String)>
         ("dfs.datanode.address", any_port()),
         ("dfs.datanode.http.address", any_port()),
         ("dfs.datanode.ipc.address", any_port()),
+        // Used by clients that are told to, and reach the DataNodes through what listens there.
+        ("dfs.datanode.hostname", DATA_NODE_NAME.into()),
         ("dfs.replication", "2".into()),
         // A NameNode that starts again serves as soon as it knows where the blocks are.
         ("dfs.namenode.safemode.extension", "0".into()),
@@ -152,6 +156,22 @@ impl Hdfs {
         deletes.context("the NameNode counts deletes")
     }
 
+    /// The ports at which clients reach the DataNodes.
+    pub async fn data_ports(&self) -> Result<Vec<u16>> {
+        let query = "jmx?qry=Hadoop:service=NameNode,name=NameNodeInfo";
+        let found = self.get(query).await?;
+        let nodes = found["beans"][0]["LiveNodes"].as_str();
+        let nodes: Value =
+            serde_json::from_str(nodes.context("the NameNode tells its DataNodes")?)?;
+        let nodes = nodes.as_object().context("the DataNodes have names")?;
+        let port = |node: &Value| {
+            let (_, port) = node["xferaddr"].as_str()?.rsplit_once(':')?;
+            port.parse().ok()
+        };
+        let ports: Option<Vec<u16>> = nodes.values().map(port).collect();
+        ports.context("a DataNode has no address")
+    }
+
     async fn get(&self, path: &str) -> Result<Value> {
         let http = reqwest::Client::builder().no_proxy().build()?;
         let url = format!("http://127.0.0.1:{}/{path}", self.http);
@@ -166,8 +186,7 @@ impl Hdfs {
         Ok(answer.error_for_status()?.json().await?)
     }
 
-    /// The keys of all objects in a folder; also its empty folders, with a
-    /// slash. An object that
+    /// The keys of all objects in a folder; also its empty folders, with a slash. An object that
     /// can be replaced is a folder whose one subfolder contains a file of the same name
     /// (docs/decisions/storage-hdfs.md).
     pub async fn keys(&self, bucket: &str) -> Result<Vec<String>> {

@@ -154,10 +154,17 @@ pub struct Emulator {
     data: PathBuf,
     log: PathBuf,
     process: Option<Process>,
-    /// The folder of its certificate and key, where it uses TLS.
-    certificates: Option<PathBuf>,
+    manner: Manner,
     _translator: Option<gcs_xml::Translator>,
     hdfs: Option<Box<hdfs::Hdfs>>,
+}
+
+/// How a server runs, if not as usual.
+#[derive(Debug, Default)]
+struct Manner {
+    /// The folder of its certificate and key: with TLS.
+    certificates: Option<PathBuf>,
+    in_memory: bool,
 }
 
 impl Emulator {
@@ -171,12 +178,27 @@ impl Emulator {
     /// is a folder below `data`.
     pub async fn start_tls(data: &Path, logs: &Path, certificates: &Path) -> Result<Self> {
         let (kind, port) = (Kind::Minio, free_ports(1)?[0]);
-        Self::start_with(kind, port, data, logs, Some(certificates.to_owned())).await
+        let manner = Manner {
+            certificates: Some(certificates.to_owned()),
+            ..Manner::default()
+        };
+        Self::start_with(kind, port, data, logs, manner).await
+    }
+
+    /// The same with everything in memory, where fake-gcs-server has versions of objects.
+    #[allow(dead_code)] // not every test of emulators needs it
+    pub async fn start_in_memory(kind: Kind, logs: &Path) -> Result<Self> {
+        ensure!(kind == Kind::FakeGcs, "{} keeps files", kind.name());
+        let manner = Manner {
+            in_memory: true,
+            ..Manner::default()
+        };
+        Self::start_with(kind, free_ports(1)?[0], logs, logs, manner).await
     }
 
     /// The same at a given port.
     pub async fn start_at(kind: Kind, port: u16, data: &Path, logs: &Path) -> Result<Self> {
-        Self::start_with(kind, port, data, logs, None).await
+        Self::start_with(kind, port, data, logs, Manner::default()).await
     }
 
     async fn start_with(
@@ -184,7 +206,7 @@ impl Emulator {
         port: u16,
         data: &Path,
         logs: &Path,
-        certificates: Option<PathBuf>,
+        manner: Manner,
     ) -> Result<Self> {
         let (inner, translator) = match kind {
             Kind::FakeGcs => {
@@ -205,7 +227,7 @@ impl Emulator {
             data: data.to_owned(),
             log: logs.join(format!("{}.log", kind.name())),
             process: None,
-            certificates,
+            manner,
             _translator: translator,
             hdfs,
         };
@@ -253,6 +275,14 @@ impl Emulator {
         hdfs.deletes().await
     }
 
+    /// The ports of the DataNodes of HDFS, which clients find behind the name
+    /// [`hdfs::DATA_NODE_NAME`], too.
+    #[allow(dead_code)] // not every test of emulators asks
+    pub async fn data_ports(&self) -> Result<Vec<u16>> {
+        let hdfs = self.hdfs.as_ref().context("it has no DataNodes")?;
+        hdfs.data_ports().await
+    }
+
     /// Kills one of the DataNodes; nothing elsewhere.
     pub fn kill_data_node(&mut self, number: usize) {
         if let Some(hdfs) = &mut self.hdfs {
@@ -289,7 +319,7 @@ impl Emulator {
                     .env("MINIO_KMS_SECRET_KEY", KMS_KEY)
                     .env("MINIO_BROWSER", "off")
                     .env("MINIO_UPDATE", "off");
-                if let Some(certificates) = &self.certificates {
+                if let Some(certificates) = &self.manner.certificates {
                     command.arg("--certs-dir").arg(certificates);
                 }
             }
@@ -302,9 +332,13 @@ impl Emulator {
             Kind::FakeGcs => {
                 command
                     .args(["-scheme", "http", "-host", "127.0.0.1", "-port", &port])
-                    .args(["-public-host", &address, "-log-level", "error"])
-                    .args(["-backend", "filesystem", "-filesystem-root"])
-                    .arg(data);
+                    .args(["-public-host", &address, "-log-level", "error"]);
+                match self.manner.in_memory {
+                    true => command.args(["-backend", "memory"]),
+                    false => command
+                        .args(["-backend", "filesystem", "-filesystem-root"])
+                        .arg(data),
+                };
             }
             Kind::Hadoop => unreachable!("its processes are those of `hdfs`"),
         }
@@ -330,15 +364,21 @@ impl Emulator {
         objects::create(self.kind, self.inner, bucket).await
     }
 
+    /// Creates a bucket of S3 that locks new objects for a day.
+    #[allow(dead_code)] // not every test of emulators needs it
+    pub async fn create_locked(&self, bucket: &str) -> Result<()> {
+        objects::create_locked(self.inner, bucket).await
+    }
+
     /// Lets a bucket keep earlier versions of its objects; `false` if the server has none.
     pub async fn keep_versions(&self, bucket: &str) -> Result<bool> {
         objects::keep_versions(self.kind, self.inner, bucket).await
     }
 
-    /// The number of versions and delete markers on S3 whose keys contain `part`.
+    /// The number of versions and delete markers whose keys contain `part`, where there are any.
     #[allow(dead_code)] // not every test of emulators asks
     pub async fn versions(&self, bucket: &str, part: &str) -> Result<usize> {
-        objects::versions(self.inner, bucket, part).await
+        objects::versions(self.kind, self.inner, bucket, part).await
     }
 
     /// A header of an object, on S3.

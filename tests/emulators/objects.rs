@@ -15,7 +15,8 @@ use object_store::client::{HttpRequest, HttpRequestBody};
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::{ClientOptions, ObjectStore};
 use reqwest::Method;
-use reqwest::header::HeaderMap;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
 
 use super::{ACCESS_KEY, AZURE_ACCOUNT, AZURE_KEY, Kind, SECRET_KEY};
 
@@ -57,6 +58,19 @@ pub async fn create(kind: Kind, port: u16, bucket: &str) -> Result<()> {
     .with_context(|| format!("{}: creating the bucket {bucket}", kind.name()))
 }
 
+/// Creates a bucket of S3 that locks new objects for a day.
+pub async fn create_locked(port: u16, bucket: &str) -> Result<()> {
+    let locks = HeaderMap::from_iter([(
+        HeaderName::from_static("x-amz-bucket-object-lock-enabled"),
+        HeaderValue::from_static("true"),
+    )]);
+    signed(Method::PUT, port, bucket, "", locks).await?;
+    let rule = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule>\
+                <DefaultRetention><Mode>GOVERNANCE</Mode><Days>1</Days></DefaultRetention></Rule>\
+                </ObjectLockConfiguration>";
+    s3(port, &format!("{bucket}?object-lock="), rule).await
+}
+
 pub async fn keep_versions(kind: Kind, port: u16, bucket: &str) -> Result<bool> {
     let enabled = "<VersioningConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
                    <Status>Enabled</Status></VersioningConfiguration>";
@@ -66,38 +80,55 @@ pub async fn keep_versions(kind: Kind, port: u16, bucket: &str) -> Result<bool> 
             s3(port, &path, enabled).await?;
             Ok(true)
         }
-        Kind::Azurite | Kind::FakeGcs | Kind::Hadoop => Ok(false),
+        Kind::FakeGcs => {
+            let url = format!("http://127.0.0.1:{port}/storage/v1/b/{bucket}");
+            let enabled = "{\"versioning\": {\"enabled\": true}}";
+            send(request(Method::PATCH, &url, enabled.into())?).await?;
+            Ok(true)
+        }
+        Kind::Azurite | Kind::Hadoop => Ok(false),
     }
 }
 
 async fn s3(port: u16, path: &str, body: &str) -> Result<()> {
-    signed(Method::PUT, port, path, body).await.map(drop)
+    let signed = signed(Method::PUT, port, path, body, HeaderMap::new());
+    signed.await.map(drop)
 }
 
-/// The number of versions and delete markers in a bucket of S3 whose keys contain `part`.
-pub async fn versions(port: u16, bucket: &str, part: &str) -> Result<usize> {
+/// The number of versions and delete markers in a bucket whose keys contain `part`.
+pub async fn versions(kind: Kind, port: u16, bucket: &str, part: &str) -> Result<usize> {
+    if kind == Kind::FakeGcs {
+        let url = format!("http://127.0.0.1:{port}/storage/v1/b/{bucket}/o?versions=true");
+        let (_, listed) = send(request(Method::GET, &url, String::new())?).await?;
+        let listed: Value = serde_json::from_str(&listed)?;
+        let names = listed["items"].as_array().into_iter().flatten();
+        let names = names.filter_map(|item| item["name"].as_str());
+        return Ok(names.filter(|name| name.contains(part)).count());
+    }
     let path = format!("{bucket}?versions=");
-    let (_, listed) = signed(Method::GET, port, &path, "").await?;
+    let (_, listed) = signed(Method::GET, port, &path, "", HeaderMap::new()).await?;
     let keys = listed.split("<Key>").skip(1);
-    Ok(keys
-        .filter(|key| {
-            key.split("</Key>")
-                .next()
-                .is_some_and(|key| key.contains(part))
-        })
-        .count())
+    let keys = keys.filter_map(|rest| rest.split("</Key>").next());
+    Ok(keys.filter(|key| key.contains(part)).count())
 }
 
 /// A header of an object in a bucket of S3.
 pub async fn header(port: u16, path: &str, name: &str) -> Result<Option<String>> {
-    let (headers, _) = signed(Method::HEAD, port, path, "").await?;
+    let (headers, _) = signed(Method::HEAD, port, path, "", HeaderMap::new()).await?;
     let value = headers.get(name).map(|value| value.to_str());
     Ok(value.transpose()?.map(str::to_owned))
 }
 
-async fn signed(method: Method, port: u16, path: &str, body: &str) -> Result<(HeaderMap, String)> {
+async fn signed(
+    method: Method,
+    port: u16,
+    path: &str,
+    body: &str,
+    headers: HeaderMap,
+) -> Result<(HeaderMap, String)> {
     let url = format!("http://127.0.0.1:{port}/{path}");
     let mut request = request(method, &url, body.to_owned())?;
+    request.headers_mut().extend(headers);
     let credential = AwsCredential {
         key_id: ACCESS_KEY.into(),
         secret_key: SECRET_KEY.into(),

@@ -19,6 +19,7 @@ mod checks;
 mod emulators;
 #[path = "../trino/fetch.rs"]
 mod fetch;
+mod minio;
 #[allow(dead_code, reason = "also used by the tests with Trino")]
 #[path = "../trino/process.rs"]
 mod process;
@@ -29,6 +30,9 @@ mod table;
 #[path = "../it/support/tls.rs"]
 #[allow(dead_code)] // not all of it is used here
 mod tls;
+#[path = "../hdfs/wire.rs"]
+#[allow(dead_code)] // not all of it is used here
+mod wire;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -96,7 +100,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
         false => Vec::new(),
     };
     for &kind in &kinds {
-        for &check in checks.iter().filter(|check| check.applies_to(kind)) {
+        for &check in &checks {
             let title = format!("{} {}", kind.name(), check.name());
             println!("---- {title} ----");
             let began = Instant::now();

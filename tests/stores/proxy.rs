@@ -6,7 +6,7 @@
 #![allow(clippy::disallowed_methods)] // it runs as a spawned task
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyhow::Result;
 use axum::Router;
@@ -37,6 +37,7 @@ struct Shared {
     http: reqwest::Client,
     sent: Mutex<Vec<Sent>>,
     damages: AtomicBool,
+    damaged: AtomicU64,
 }
 
 pub struct Proxy {
@@ -54,6 +55,7 @@ impl Proxy {
             http: reqwest::Client::builder().no_proxy().build()?,
             sent: Mutex::default(),
             damages: AtomicBool::new(false),
+            damaged: AtomicU64::new(0),
         });
         let app = Router::new().fallback(forward).with_state(shared.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
@@ -65,9 +67,15 @@ impl Proxy {
         std::mem::take(&mut *self.shared.sent.lock())
     }
 
-    /// Changes a byte of each upload from now on, or none.
-    pub fn damage_uploads(&self, damages: bool) {
-        self.shared.damages.store(damages, Ordering::Relaxed);
+    /// Changes a byte of each upload from now on.
+    pub fn damage_uploads(&self) {
+        self.shared.damages.store(true, Ordering::Relaxed);
+    }
+
+    /// Damages nothing any more; how many bytes were.
+    pub fn heal(&self) -> u64 {
+        self.shared.damages.store(false, Ordering::Relaxed);
+        self.shared.damaged.swap(0, Ordering::Relaxed)
     }
 }
 
@@ -77,7 +85,13 @@ async fn forward(State(shared): State<Arc<Shared>>, request: Request) -> Respons
         return StatusCode::BAD_REQUEST.into_response();
     };
     let damages = shared.damages.load(Ordering::Relaxed) && head.method == Method::PUT;
-    let body = if damages { damaged(&body) } else { body };
+    let body = match damages {
+        true => {
+            shared.damaged.fetch_add(1, Ordering::Relaxed);
+            damaged(&body)
+        }
+        false => body,
+    };
     shared.sent.lock().push(Sent {
         method: head.method.clone(),
         query: head.uri.query().unwrap_or_default().to_owned(),

@@ -26,7 +26,8 @@ const CONCURRENT: usize = 20;
 const MAX_LISTS: usize = 100;
 
 const ADVICE: &str = "delete_versions = true needs permission to list and delete versions \
-    (s3:ListBucketVersions, s3:DeleteObjectVersion)";
+    (s3:ListBucketVersions, s3:DeleteObjectVersion), and cannot work in a bucket that locks new \
+    objects: use one without a default retention";
 
 /// Deletes the versions of objects.
 #[derive(Debug)]

@@ -25,18 +25,20 @@ use stopover::store::Retention;
 
 use crate::azure;
 use crate::emulators::{Emulator, KMS_KEY_NAME, Kind};
+use crate::folder;
 use crate::minio;
 use crate::process::wait_until;
 use crate::proxy::Proxy;
 use crate::storage_conformance;
+use crate::store::Store;
 use crate::tls::Authority;
 use crate::wire::{Damage, Direction, Wire};
 
 /// Kills of daemons in a short soak. While Azurite and HDFS answer, few attempts are open that a
 /// kill could lose: they need more.
-fn kills(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Azurite | Kind::Hadoop => "20",
+fn kills(store: Store) -> &'static str {
+    match store {
+        Store::Server(Kind::Azurite | Kind::Hadoop) => "20",
         _ => "8",
     }
 }
@@ -97,21 +99,22 @@ impl Check {
     }
 
     /// Tries it on a store, with a folder for data and logs; the outcome in a few words.
-    pub async fn run(self, kind: Kind, work: &Path) -> Result<String> {
-        match self {
-            Self::Conformance => conformance(kind, work).await,
-            Self::Soak => {
-                let world = ["--world", kind.name(), "--kills", kills(kind)];
+    pub async fn run(self, store: Store, work: &Path) -> Result<String> {
+        match (self, store) {
+            (Self::Soak, _) => {
+                let world = ["--world", store.name(), "--kills", kills(store)];
                 let status = program("soak", &world).status()?;
                 ensure!(status.success(), "it ended with {status}, see above");
                 Ok("passed".into())
             }
-            Self::Trino => bail!("one cluster tries all stores: `trino`"),
-            Self::ConditionalWrites => conditional_writes(kind, work).await,
-            Self::BulkDelete => bulk_delete(kind, work).await,
-            Self::Checksums => checksums(kind, work).await,
-            Self::Versioning => versioning(kind, work).await,
-            Self::Encryption => encryption(kind, work).await,
+            (Self::Trino, _) => bail!("one cluster tries all stores: `trino`"),
+            (_, Store::Folder) => folder::run(self, work).await,
+            (Self::Conformance, Store::Server(kind)) => conformance(kind, work).await,
+            (Self::ConditionalWrites, Store::Server(kind)) => conditional_writes(kind, work).await,
+            (Self::BulkDelete, Store::Server(kind)) => bulk_delete(kind, work).await,
+            (Self::Checksums, Store::Server(kind)) => checksums(kind, work).await,
+            (Self::Versioning, Store::Server(kind)) => versioning(kind, work).await,
+            (Self::Encryption, Store::Server(kind)) => encryption(kind, work).await,
         }
     }
 }
@@ -129,10 +132,10 @@ fn program(name: &str, arguments: &[&str]) -> Command {
 /// Runs queries of one Trino cluster on each of these stores, since its start takes longest; the
 /// stores on which all gave the right rows and left nothing. On HDFS also while its processes are
 /// killed.
-pub fn trino(kinds: &[Kind]) -> Result<Vec<Kind>> {
+pub fn trino(stores: &[Store]) -> Result<Vec<Store>> {
     let mut arguments = vec!["--scenario", "few-results", "--scenario", "store-killed"];
-    for kind in kinds {
-        arguments.extend(["--storage", kind.name()]);
+    for store in stores {
+        arguments.extend(["--storage", store.name()]);
     }
     let mut running = program("trino", &arguments)
         .stdout(Stdio::piped())
@@ -142,9 +145,10 @@ pub fn trino(kinds: &[Kind]) -> Result<Vec<Kind>> {
     for line in BufReader::new(output).lines() {
         let line = line?;
         println!("{line}");
-        let is_of = |kind: &&Kind| line.starts_with(&format!("PASS {} few-results ", kind.name()));
-        passed.extend(kinds.iter().find(is_of));
-        passed.retain(|kind: &Kind| !line.starts_with(&format!("FAIL {} ", kind.name())));
+        let is_of =
+            |store: &&Store| line.starts_with(&format!("PASS {} few-results ", store.name()));
+        passed.extend(stores.iter().find(is_of));
+        passed.retain(|store: &Store| !line.starts_with(&format!("FAIL {} ", store.name())));
     }
     running.wait()?;
     Ok(passed)
@@ -206,6 +210,12 @@ async fn asserted(checks: impl Future<Output = ()> + 'static) -> Result<()> {
     checked.context("an assertion failed, see above")
 }
 
+/// That a base directory passes the conformance suite.
+pub async fn conforms(base: BaseDirectoryConfig) -> Result<()> {
+    let storage = probed(base).await?;
+    asserted(async move { storage_conformance::all(&storage).await }).await
+}
+
 async fn conformance(kind: Kind, work: &Path) -> Result<String> {
     let emulator = start(kind, work).await?;
     if kind == Kind::Azurite {
@@ -214,8 +224,7 @@ async fn conformance(kind: Kind, work: &Path) -> Result<String> {
     if kind == Kind::Minio {
         minio::assumed_role(&emulator, BUCKET).await?;
     }
-    let storage = probed(base(kind, emulator.port, &[])).await?;
-    asserted(async move { storage_conformance::all(&storage).await }).await?;
+    conforms(base(kind, emulator.port, &[])).await?;
     let mut left = emulator.keys(BUCKET).await?;
     let permanent = ["identity", "markers/.keep", "members", "segments/.keep"];
     left.retain(|key| !permanent.iter().any(|name| key.ends_with(name)));
@@ -230,11 +239,15 @@ pub fn segment(sequence: u64) -> SegmentId {
     }
 }
 
-/// Of many writers that create the same object, one succeeds: as the probe finds, and in a race.
 async fn conditional_writes(kind: Kind, work: &Path) -> Result<String> {
-    const WRITERS: usize = 16;
     let emulator = start(kind, work).await?;
-    let storage = probed(base(kind, emulator.port, &[])).await?;
+    one_of_many(base(kind, emulator.port, &[])).await
+}
+
+/// Of many writers that create the same object, one succeeds: as the probe finds, and in a race.
+pub async fn one_of_many(base: BaseDirectoryConfig) -> Result<String> {
+    const WRITERS: usize = 16;
+    let storage = probed(base).await?;
     let honours = !storage.status()[0].ignores_preconditions;
     let mut winners = Vec::new();
     for round in 0..10 {
@@ -348,12 +361,34 @@ impl Damaging {
 async fn checksums(kind: Kind, work: &Path) -> Result<String> {
     let emulator = start(kind, work).await?;
     let (damaging, base) = Damaging::start(kind, &emulator, work).await?;
+    let (writer, reader) = (daemon(&base, 7)?, daemon(&base, 8)?);
+    let sink = sent(&writer).await?;
+    damaging.begin();
+    let finished = writer.ingest.finish(&sink, None).await;
+    let damaged = damaging.end();
+    ensure!(damaged > 0, "no byte was changed");
+    if finished.is_err() {
+        return Ok("refused".into());
+    }
+    if matches!(damaging, Damaging::Packets(_)) {
+        // One byte was changed, and then no more.
+        read_elsewhere(&reader, &sink).await?;
+        return Ok("noticed, and sent again".into());
+    }
+    found_by_reader(&reader, &sink).await
+}
+
+/// A daemon on one base directory.
+pub fn daemon(base: &BaseDirectoryConfig, seed: u64) -> Result<Daemon> {
     let config = Config {
-        base_directories: vec![base],
+        base_directories: vec![base.clone()],
         ..Config::default()
     };
-    let writer = Daemon::build(&config, &Runtime::seeded(7))?;
-    let reader = Daemon::build(&config, &Runtime::seeded(8))?;
+    Ok(Daemon::build(&config, &Runtime::seeded(seed))?)
+}
+
+/// A sink of a new exchange that has all of its pages and is not finished.
+pub async fn sent(writer: &Daemon) -> Result<SinkId> {
     let sink = SinkId {
         exchange: "damage".parse()?,
         task_attempt: TaskAttempt::new(0, 0)?,
@@ -371,23 +406,18 @@ async fn checksums(kind: Kind, work: &Path) -> Result<String> {
     let admission = writer.ingest.admit(&sink, Some(0))?;
     let admission = admission.reserve(batch.len() as u64).await?;
     admission.append(BatchVerifier::new(1, 1 << 20), batch.into())?;
-    damaging.begin();
-    let finished = writer.ingest.finish(&sink, None).await;
-    let damaged = damaging.end();
-    ensure!(damaged > 0, "no byte was changed");
-    if finished.is_err() {
-        return Ok("refused".into());
-    }
-    match read_elsewhere(&reader, &sink).await {
-        // One byte was changed, and then no more.
-        Ok(()) if matches!(damaging, Damaging::Packets(_)) => Ok("noticed, and sent again".into()),
-        Ok(()) => bail!("damaged bytes were served as they are"),
-        Err(error) => {
-            let told = format!("{error:#}");
-            ensure!(told.contains("checksum"), "another failure: {told}");
-            Ok("stored; its readers find the damage".into())
-        }
-    }
+    Ok(sink)
+}
+
+/// That a reader of damaged pages gets an error that tells the damage.
+pub async fn found_by_reader(reader: &Daemon, sink: &SinkId) -> Result<String> {
+    let read = read_elsewhere(reader, sink).await;
+    let error = read
+        .err()
+        .context("damaged bytes were served as they are")?;
+    let told = format!("{error:#}");
+    ensure!(told.contains("checksum"), "another failure: {told}");
+    Ok("stored; its readers find the damage".into())
 }
 
 /// Plans the attempt, and reads its only handle.
@@ -453,11 +483,16 @@ async fn versioning(kind: Kind, work: &Path) -> Result<String> {
     Ok("yes".into())
 }
 
-/// What `stopover check` prints of a base directory.
+/// What `stopover check` prints of a base directory at a server.
 pub fn printed(emulator: &Emulator, place: &str, work: &Path) -> Result<String> {
+    let name = [("name", "tried")];
+    printed_of(&emulator.kind.table(place, emulator.port, &name), work)
+}
+
+/// What it prints of the base directory in this table.
+pub fn printed_of(table: &str, work: &Path) -> Result<String> {
     let config = work.join("stopover.toml");
-    let (kind, name) = (emulator.kind, [("name", "tried")]);
-    std::fs::write(&config, kind.table(place, emulator.port, &name))?;
+    std::fs::write(&config, table)?;
     let built = env!("CARGO_BIN_EXE_stopover");
     let binary = std::env::var_os("STOPOVER_BINARY").unwrap_or_else(|| built.into());
     let mut command = Command::new(binary);

@@ -19,6 +19,7 @@ mod checks;
 mod emulators;
 #[path = "../trino/fetch.rs"]
 mod fetch;
+mod folder;
 mod minio;
 #[allow(dead_code, reason = "also used by the tests with Trino")]
 #[path = "../trino/process.rs"]
@@ -26,6 +27,7 @@ mod process;
 mod proxy;
 #[path = "../storage_conformance/mod.rs"]
 mod storage_conformance;
+mod store;
 mod table;
 #[path = "../it/support/tls.rs"]
 #[allow(dead_code)] // not all of it is used here
@@ -42,8 +44,8 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
 use checks::Check;
-use emulators::Kind;
 use process::until_signal;
+use store::Store;
 use table::{Entry, Table};
 
 #[derive(Parser)]
@@ -51,7 +53,7 @@ use table::{Entry, Table};
 struct Arguments {
     /// Only this store [default: all].
     #[arg(long, value_enum)]
-    store: Vec<Kind>,
+    store: Vec<Store>,
     /// Only this check [default: all].
     #[arg(long, value_enum)]
     check: Vec<Check>,
@@ -93,27 +95,27 @@ async fn run(arguments: &Arguments) -> Result<()> {
     println!("logs: {}", work.display());
     let mut table = Table::read()?;
     let (mut failed, started) = (Vec::new(), Instant::now());
-    let kinds = chosen(&arguments.store, &Kind::ALL);
+    let stores = chosen(&arguments.store, &Store::ALL);
     let checks = chosen(&arguments.check, &Check::ALL);
     let with_trino = match checks.contains(&Check::Trino) {
-        true => checks::trino(&kinds)?,
+        true => checks::trino(&stores)?,
         false => Vec::new(),
     };
-    for &kind in &kinds {
+    for &store in &stores {
         for &check in &checks {
-            let title = format!("{} {}", kind.name(), check.name());
+            let title = format!("{} {}", store.name(), check.name());
             println!("---- {title} ----");
             let began = Instant::now();
-            let folder = work.join(kind.name()).join(check.name());
+            let folder = work.join(store.name()).join(check.name());
             std::fs::create_dir_all(&folder)?;
             let outcome = match check {
-                Check::Trino if with_trino.contains(&kind) => Ok("passed".to_owned()),
+                Check::Trino if with_trino.contains(&store) => Ok("passed".to_owned()),
                 Check::Trino => Err(anyhow::anyhow!("it failed, see above")),
-                _ => check.run(kind, &folder).await,
+                _ => check.run(store, &folder).await,
             };
-            let entry = outcome.and_then(|outcome| Entry::new(kind, check, outcome));
+            let entry = outcome.and_then(|outcome| Entry::new(store, check, outcome));
             if arguments.record {
-                table.record(kind, check, entry.as_ref().ok())?;
+                table.record(store, check, entry.as_ref().ok())?;
             }
             let judged = entry.and_then(|entry| table.agrees(&entry).map(|()| entry));
             let seconds = began.elapsed().as_secs_f64();

@@ -11,8 +11,8 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::checks::Check;
-use crate::emulators::Kind;
 use crate::fetch::repository;
+use crate::store::Store;
 
 const BEGIN: &str = "<!-- written by `cargo test --test stores -- --record` -->\n";
 const END: &str = "<!-- end of what is written -->\n";
@@ -29,12 +29,12 @@ pub struct Entry {
 
 impl Entry {
     /// An outcome of today.
-    pub fn new(kind: Kind, check: Check, outcome: String) -> Result<Self> {
+    pub fn new(store: Store, check: Check, outcome: String) -> Result<Self> {
         let date = Command::new("date").args(["-u", "+%F"]).output()?;
         Ok(Self {
-            store: kind.name().into(),
+            store: store.name().into(),
             check: check.name().into(),
-            version: kind.version()?,
+            version: store.version()?,
             date: String::from_utf8(date.stdout)?.trim().into(),
             outcome,
         })
@@ -101,13 +101,15 @@ impl Table {
 
     /// Replaces the entry of one check of a store, or removes it, and writes both files. Another
     /// run may have written them meanwhile.
-    pub fn record(&mut self, kind: Kind, check: Check, found: Option<&Entry>) -> Result<()> {
+    pub fn record(&mut self, store: Store, check: Check, found: Option<&Entry>) -> Result<()> {
         *self = Self::read()?;
-        let is_old = |entry: &Entry| entry.store == kind.name() && entry.check == check.name();
+        let is_old = |entry: &Entry| entry.store == store.name() && entry.check == check.name();
         self.0.retain(|entry| !is_old(entry));
         self.0.extend(found.cloned());
         let order = |entry: &Entry| {
-            let store = Kind::ALL.iter().position(|kind| kind.name() == entry.store);
+            let store = Store::ALL
+                .iter()
+                .position(|store| store.name() == entry.store);
             let check = Check::ALL
                 .iter()
                 .position(|check| check.name() == entry.check);
@@ -131,17 +133,17 @@ impl Table {
         }
         text.push_str("\n|---|");
         text.push_str(&"---|".repeat(Check::ALL.len()));
-        for kind in Kind::ALL {
-            let mut versions: Vec<_> = self.0.iter().filter(|e| e.store == kind.name()).collect();
+        for store in Store::ALL {
+            let mut versions: Vec<_> = self.0.iter().filter(|e| e.store == store.name()).collect();
             versions.dedup_by_key(|entry| entry.version.clone());
             if versions.is_empty() {
                 continue;
             }
             let versions: Vec<_> = versions.iter().map(|entry| &*entry.version).collect();
-            let (service, name) = (kind.service(), kind.name());
+            let (service, name) = (store.service(), store.name());
             let _ = write!(text, "\n| {service}: {name} {} |", versions.join(", "));
             for check in Check::ALL {
-                match self.find(kind.name(), check.name()) {
+                match self.find(store.name(), check.name()) {
                     Some(entry) => {
                         let _ = write!(text, " {}, {} |", entry.outcome, entry.date);
                     }

@@ -220,8 +220,8 @@ async fn homes_were_used(cluster: &mut Cluster, before: &[f64]) -> Result<()> {
 }
 
 /// Within so many runs, small outputs have met at another daemon than that of their worker, unless
-/// none is ever sent there: one exchange of a run has small outputs, and one home in three is beside
-/// a worker that may have run all of its tasks.
+/// none is ever sent there: one exchange of a run has small outputs, and one home in three is
+/// beside a worker that may have run all of its tasks.
 const RUNS_UNTIL_MET: usize = 15;
 
 /// Repeats a query until small outputs have met at a home, if `met` of their bytes have not yet.

@@ -117,7 +117,10 @@ impl Scenario {
 
     /// Whether it is the same on any storage: it runs on one only, unless it is named.
     pub fn is_about_daemons_alone(self) -> bool {
-        matches!(self, Self::RollingRestart | Self::Observed)
+        matches!(
+            self,
+            Self::MachineKilled | Self::RollingRestart | Self::Observed
+        )
     }
 
     /// Whether it runs only when it is named: it is part of another one, or waits for edits of the

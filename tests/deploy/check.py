@@ -53,6 +53,9 @@ def main():
         repository.base_images_are_named_by_digest,
         repository.site_is_complete,
         repository.workflows_are_valid,
+        repository.jobs_in_containers_trust_their_workspace,
+        repository.release_has_the_version_of_its_tag,
+        repository.released_chart_names_the_image_that_is_pushed,
     ]
     failed = 0
     for check in checks:

@@ -2,10 +2,13 @@
 
 import pathlib
 import re
+import shutil
 import tempfile
 
 import yaml
-from common import ROOT, program, run, text
+from common import CHART, ROOT, documents, find, helm_template, program, run, text
+
+TRUST = 'git config --global --add safe.directory "$GITHUB_WORKSPACE"'
 
 
 def compose_names_existing_files():
@@ -119,3 +122,91 @@ def workflows_are_valid():
     code, out, error = run(program("ACTIONLINT"), "-no-color", *files)
     if code != 0:
         yield f"actionlint: {out}{error}"
+
+
+def workflows():
+    """The jobs of each workflow, by its name."""
+    for file in sorted((ROOT / ".github/workflows").glob("*.yml")):
+        yield file.name, yaml.safe_load(file.read_text())["jobs"]
+
+
+def uses_git(command):
+    """Whether a step runs git, itself, by a script of the project or by cargo's build script."""
+    scripts = re.findall(r"\b(?:tests|deploy)/[\w./-]+", command)
+    called = [text(script) for script in scripts if (ROOT / script).is_file()]
+    return any(re.search(r"\bgit\b", content) for content in [command, *called]) or (
+        "cargo " in command
+    )
+
+
+def jobs_in_containers_trust_their_workspace():
+    """Story: root in a container ran git in a workspace of the runner's user. git refused it, as
+    actions/checkout trusts the folder for its own commands only."""
+    found = 0
+    for workflow, jobs in workflows():
+        for name, job in jobs.items():
+            if "container" not in job:
+                continue
+            found += 1
+            commands = [step["run"] for step in job["steps"] if "run" in step]
+            first = next((number for number, run in enumerate(commands) if uses_git(run)), None)
+            if first is not None and TRUST not in commands[first]:
+                yield f"{workflow}, {name}: {commands[first]!r} runs git before {TRUST!r}"
+    if not found:
+        yield "no job has a container"
+
+
+def needed_by(jobs, name):
+    """The jobs that have to succeed before one runs."""
+    needs = jobs[name].get("needs", [])
+    needs = [needs] if isinstance(needs, str) else needs
+    return set(needs).union(*(needed_by(jobs, other) for other in needs))
+
+
+def release_has_the_version_of_its_tag():
+    """Every job waits for the comparison, which finds each file with another version."""
+    jobs = dict(workflows())["release.yml"]
+    for name in jobs:
+        if name != "version" and "version" not in needed_by(jobs, name):
+            yield f"{name} does not wait for the comparison of the tag"
+    version = re.search(r'^version = "(.*)"', text("Cargo.toml"), re.M).group(1)
+    versioned = ["Cargo.toml", "deploy/charts/stopover/Chart.yaml", "trino-plugin/pom.xml"]
+    with tempfile.TemporaryDirectory() as folder:
+        root = pathlib.Path(folder)
+        for path in [*versioned, "deploy/packages/check-tag"]:
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / path, root / path)
+        check = root / "deploy/packages/check-tag"
+        code, _, error = run(check, f"v{version}")
+        if code != 0:
+            yield f"v{version} is refused: {error}"
+        for tag in [version, f"v{version}.1", "v"]:
+            if run(check, tag)[0] == 0:
+                yield f"the tag {tag} is accepted"
+        for path in versioned:
+            before = (root / path).read_text()
+            (root / path).write_text(before.replace(version, "9.8.7", 1))
+            code, _, error = run(check, f"v{version}")
+            if code == 0 or path not in error:
+                yield f"{path} has another version, and the tag is accepted: {error}"
+            (root / path).write_text(before)
+
+
+def released_chart_names_the_image_that_is_pushed():
+    """Story: the chart of a release named an image without a registry."""
+    workflow = yaml.safe_load(text(".github/workflows/release.yml"))
+    pushed = workflow["jobs"]["manifest"]["strategy"]["matrix"]["image"]
+    registry = "registry.example/some/project"
+    with tempfile.TemporaryDirectory() as folder:
+        code, out, error = run(ROOT / "deploy/packages/build-chart", registry, folder)
+        if code != 0:
+            yield f"build-chart: {out}{error}"
+            return
+        (chart,) = pathlib.Path(folder).glob("stopover-*.tgz")
+        values = [CHART / "ci/tokens-values.yaml"]
+        objects = documents(helm_template(chart, values, "--kube-version", "1.33"))
+    pod = find(objects, "StatefulSet")["spec"]["template"]["spec"]
+    name, _, tag = pod["containers"][0]["image"].rpartition(":")
+    version = re.search(r'^version = "(.*)"', text("Cargo.toml"), re.M).group(1)
+    if tag != version or name not in [f"{registry}/{image}" for image in pushed]:
+        yield f"it runs {name}:{tag}; {pushed} are pushed with the tag {version}"

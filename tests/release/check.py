@@ -37,8 +37,8 @@ def make(folder):
         ROOT / "deploy/packages/build-deb", binary, folder, env=fast, stdout=subprocess.PIPE
     )
     shutil.copy(plugin, folder)
-    chart = ROOT / "deploy/charts/stopover"
-    run(os.environ["HELM"], "package", chart, "--destination", folder, stdout=subprocess.DEVNULL)
+    chart = ROOT / "deploy/packages/build-chart"
+    run(chart, "registry.example", folder, stdout=subprocess.DEVNULL)
     run(ROOT / "deploy/packages/release-files", folder)
     return pathlib.Path(built.stdout.strip())
 
@@ -82,8 +82,8 @@ def checksum_problems(folder):
 
 def workflow_problems():
     workflow = (ROOT / ".github/workflows/release.yml").read_text()
-    for script in ["deploy/packages/build-deb", "deploy/packages/release-files"]:
-        if script not in workflow:
+    for script in ["build-deb", "build-chart", "release-files"]:
+        if f"deploy/packages/{script} " not in workflow:
             yield f"the release workflow does not call {script}"
 
 

@@ -87,6 +87,17 @@ def write_daemon(page, machine):
     tokens = machine.etc / "tokens"
     tokens.write_text(block(page, "but the daemon and root may read:"))
     tokens.chmod(0o600)
+    (machine.etc / "environment").write_text(keys(page))
+    (machine.etc / "environment").chmod(0o600)
+
+
+def keys(page):
+    """The page's variables for the bucket's keys, with those of the store here."""
+    lines = block(page, "and no such file:").splitlines()
+    names = [line.partition("=")[0] for line in lines]
+    assert [name.rpartition("__")[2] for name in names] == ["ACCESS_KEY_ID", "SECRET_ACCESS_KEY"]
+    pairs = zip(names, policies.ROOT_KEYS, strict=True)
+    return "".join(f"{name}={value}\n" for name, value in pairs)
 
 
 def write_node(page, machine):
@@ -111,14 +122,21 @@ def write_node(page, machine):
 
 
 def store(url):
-    """Where the page's bucket is here; its keys, as variables, as with the store's own tools."""
-    key, secret = policies.ROOT_KEYS
+    """Where the page's bucket is here."""
     base = "STOPOVER_BASE_DIRECTORIES__0__"
     return {
-        "PATH": os.environ["PATH"], "AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret,
+        "PATH": f"{pathlib.Path(program('STOPOVER_BINARY')).parent}:{os.environ['PATH']}",
         f"{base}ENDPOINT": url, f"{base}REGION": "us-east-1", f"{base}ALLOW_HTTP": "true",
         f"{base}PATH_STYLE": "true",
     }  # fmt: skip
+
+
+def environment_file(machine):
+    """What systemd reads from the file that the unit names."""
+    unit = text("deploy/stopover.service")
+    name = re.search(r"^EnvironmentFile=-/etc/stopover/(\S+)$", unit, re.M).group(1)
+    lines = (machine.etc / name).read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines)
 
 
 class Cluster:
@@ -136,7 +154,8 @@ class Cluster:
         machine = self.machines[number]
         command = [program("STOPOVER_BINARY"), "serve", "--config", machine.etc / "stopover.toml"]
         log = machine.log[0].open("ab")
-        daemon = started(command, env=self.environment, stdout=subprocess.PIPE, stderr=log)
+        environment = {**self.environment, **environment_file(machine)}
+        daemon = started(command, env=environment, stdout=subprocess.PIPE, stderr=log)
         self.daemons[number] = self.stack.enter_context(daemon)
         line = self.daemons[number].stdout.readline().decode()
         if not line.startswith("listening on "):
@@ -287,11 +306,10 @@ def problems_of(folder):
             write_daemon(page, machine)
             write_node(page, machine)
         first = machines[COORDINATOR]
-        check, serve = machine.place(block(page, "or by hand:")).splitlines()
+        *check, serve = first.place(block(page, "or by hand, as root:")).splitlines()
         assert serve.split()[:2] == ["stopover", "serve"], serve
-        arguments = first.place(check.replace(str(machine.etc), str(first.etc))).split()[1:]
-        code, out, error = run(program("STOPOVER_BINARY"), *arguments, env=cluster.environment)
-        if code != 0:
+        code, out, error = run("sh", "-euc", "\n".join(check), env=cluster.environment)
+        if code != 0 or not any(line.startswith("stopover check ") for line in check):
             yield f"{check}: {out}{error}"
             return
         began = time.monotonic()

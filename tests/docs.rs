@@ -242,6 +242,39 @@ fn paths_in_code_spans_exist() {
     none(missing);
 }
 
+/// The permissions on buckets that a text names, such as `s3:GetObject`.
+fn permissions(text: &str) -> BTreeSet<&str> {
+    let mut found = BTreeSet::new();
+    for prefix in ["s3:", "storage.buckets.", "storage.objects."] {
+        for (at, _) in text.match_indices(prefix) {
+            let rest = &text[at + prefix.len()..];
+            let length = rest.find(|c: char| !c.is_ascii_alphabetic());
+            let name = &rest[..length.unwrap_or(rest.len())];
+            // s3://, and s3:prefix, which is a condition.
+            let is_action = prefix != "s3:" || name.starts_with(|c: char| c.is_ascii_uppercase());
+            if !name.is_empty() && is_action {
+                found.insert(&text[at..at + prefix.len() + name.len()]);
+            }
+        }
+    }
+    found
+}
+
+/// Story: the code read the settings of a bucket, and the page of permissions denied it.
+#[test]
+fn every_permission_that_is_named_is_on_the_page_of_buckets() {
+    let buckets = read("docs/buckets.md").expect("the page exists");
+    let granted = permissions(&buckets);
+    let mut missing = Vec::new();
+    let sources = files("rs").into_iter().chain(pages());
+    for file in sources.filter(|file| !file.is_historical() && !file.path.starts_with("tests/")) {
+        let named = permissions(&file.text);
+        let unknown = named.difference(&granted);
+        missing.extend(unknown.map(|name| format!("{}: {name}", file.path)));
+    }
+    none(missing);
+}
+
 /// Whether `code` defines an item of this name.
 fn defines(code: &str, name: &str) -> bool {
     ["fn", "struct", "enum", "trait", "type", "const", "mod"]
@@ -392,4 +425,10 @@ fn the_rules_see_what_they_should_see() {
     assert!(is_path("src/a.rs") && !is_path("segment/x.rs") && !is_path("src/{a,b}.rs"));
     assert!(defines("pub async fn finish(&self)", "finish"));
     assert!(!defines("fn finish_here()", "finish"));
+    let named = permissions("`s3:GetObject`, s3://b, s3:prefix, storage.buckets.get.");
+    assert!(
+        named
+            .into_iter()
+            .eq(["s3:GetObject", "storage.buckets.get"])
+    );
 }

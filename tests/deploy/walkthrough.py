@@ -203,6 +203,66 @@ def each_way_makes_its_namespace(page):
                 yield f"{PAGE}, {section}: {wanted!r} is missing before what needs it"
 
 
+def ports_are_awaited(page):
+    """Story: curl was faster than the forwarding that the line before had started."""
+    for _, block in blocks(page):
+        forwarding, _, rest = block.partition("port-forward")
+        if rest and re.search(r"&$", rest, re.M):
+            for command in re.findall(r"\bcurl .*", rest):
+                if "--retry-connrefused" not in command:
+                    yield f"{PAGE}: {command!r} does not wait for the port"
+
+
+def identities_problems():
+    """Uncommented, the values of the sidecar give each cloud's identity to the pods."""
+    values = text("deploy/trino-values-sidecar.yaml")
+    offered = dict(re.findall(r"^  #  (\S+/\S+): (\S+)$", values, re.M))
+    for annotation in [
+        "eks.amazonaws.com/role-arn",
+        "iam.gke.io/gcp-service-account",
+        "azure.workload.identity/client-id",
+    ]:
+        if annotation not in offered:
+            yield f"deploy/trino-values-sidecar.yaml offers no {annotation}"
+    lines = "\n".join(f"    {name}: {value}" for name, value in offered.items())
+    values = values.replace("  annotations: {}\n", f"  annotations:\n{lines}\n")
+    given = yaml.safe_load(re.sub(r"^  #labels:", "  labels:", values, flags=re.M))
+    if given["serviceAccount"]["annotations"] != offered:
+        yield f"the service account has {given['serviceAccount']['annotations']}"
+    for node in ["coordinator", "worker"]:
+        if given[node].get("labels") != {"azure.workload.identity/use": "true"}:
+            yield f"the {node} cannot be labelled for Azure: {given[node].get('labels')}"
+
+
+def sidecar_upgrade_problems():
+    """What the first of two upgrades sets: other images for the workers, nothing else."""
+    page, before = text("docs/upgrading.md"), text("deploy/trino-values-sidecar.yaml")
+    block = block_after(page, "versions (step 5 above):")
+    variables, command = block.split("\n", 1)
+    sets = re.findall(r'--set "([^"]+)"', command)
+    images = dict(re.findall(r"(\w+)=(\S+)", variables))
+    for name, value in images.items():
+        sets = [one.replace(f"${name}", value) for one in sets]
+    with tempfile.TemporaryDirectory() as folder:
+        root = pathlib.Path(folder)
+        (root / "templates").mkdir()
+        (root / "Chart.yaml").write_text("apiVersion: v2\nname: values\nversion: 0.1.0\n")
+        # A manifest that is the values themselves.
+        (root / "templates/values.yaml").write_text("{{ toYaml .Values }}\n")
+        arguments = [argument for one in sets for argument in ("--set", one)]
+        (after,) = documents(
+            helm_template(root, [ROOT / "deploy/trino-values-sidecar.yaml"], *arguments)
+        )
+    expected = yaml.safe_load(before)
+    plugin, daemon = expected["initContainers"]["worker"] = [
+        dict(container) for container in expected["initContainers"]["worker"]
+    ]
+    plugin["image"] = f"{images['R']}/stopover-plugin:{images['NEW']}"
+    daemon["image"] = f"{images['R']}/stopover:{images['NEW']}"
+    if after != expected:
+        yield f"docs/upgrading.md changes other values: {command}"
+
+
 def shell_is_valid(page):
     for _, block in blocks(page):
         if re.match(r"(helm|kubectl|docker|R=|W=)", block):
@@ -218,9 +278,12 @@ def kubernetes_page_can_be_followed():
         workloads_exist,
         metrics_exist,
         each_way_makes_its_namespace,
+        ports_are_awaited,
         shell_is_valid,
         stackable_problems,
         trial_problems,
         pool_problems,
     ]:
         yield from check(page)
+    yield from identities_problems()
+    yield from sidecar_upgrade_problems()

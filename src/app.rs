@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::api::startup::Startup;
-use crate::api::state::{Addresses, ApiDeps, ApiState, SharedState, Slots};
+use crate::api::state::{ApiDeps, ApiState, Location, SharedState, Slots};
 use crate::cache::hot::HotSegments;
 use crate::catalog::Catalog;
 use crate::config::{Config, LimitsConfig, Live, Loaded, ServerConfig};
@@ -38,6 +38,7 @@ use crate::telemetry::http::HttpMetrics;
 use crate::telemetry::logs::LogControl;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::pools::{PoolCollector, SlotCollector};
+use crate::telemetry::process;
 use crate::telemetry::recent::RecentProblems;
 use crate::telemetry::registry::MetricsRegistry;
 use crate::telemetry::traces::{self, Traces};
@@ -245,9 +246,10 @@ pub async fn run(
     runtime.tasks.spawn_until_stopped(reload);
     let sampling = api::sample_history(Arc::clone(&state));
     runtime.tasks.spawn_until_stopped(sampling);
-    // Nothing else sets it.
+    // Nothing else sets these two.
     let _ = state.reloader.set(reloader);
     let address = server.address();
+    let _ = state.listen.set(address);
     let stop = CancellationToken::new();
     let serving = server.run(api::router(Arc::clone(&state)), runtime, stop.clone());
     let watched = async {
@@ -256,11 +258,12 @@ pub async fn run(
             None => drop(state),
         }
     };
+    let (run, host) = (daemon.ingest.daemon(), process::host_name());
     let starting = async {
-        tracing::info!(%address, "listening; bringing up the base directories");
+        tracing::info!(%run, host, %address, "listening; bringing up the base directories");
         report(Phase::Listening(address));
         daemon.start(config.server.start_timeout).await;
-        tracing::info!(%address, budget = config.memory.resolve(), "serving");
+        tracing::info!(%run, host, %address, budget = config.memory.resolve(), "serving");
         reachability::report(&config.server);
         report(Phase::Serving(address));
     };
@@ -439,7 +442,8 @@ impl Daemon {
     pub fn api_state(&self, config: &Config, credentials: Credentials) -> SharedState {
         let slots = Slots::new(&config.limits, &config.query);
         let requests = HttpMetrics::default();
-        let registry = MetricsRegistry::new(&self.metrics, self.runtime.clock.clone());
+        let run = self.ingest.daemon().to_string();
+        let registry = MetricsRegistry::new(&self.metrics, run, self.runtime.clock.clone());
         registry.extend(|r| {
             self.storage.metrics().register(r);
             requests.register(r);
@@ -463,8 +467,8 @@ impl Daemon {
             traces: self.traces.clone(),
             recent: self.recent.clone(),
         };
-        let addresses = Addresses::new(&config.server);
-        let state = ApiState::new(parts, addresses, self.limits.clone(), slots);
+        let location = Location::new(process::host_name(), &config.server);
+        let state = ApiState::new(parts, location, self.limits.clone(), slots);
         state.parts.registry.extend(|r| {
             r.register_collector(Box::new(PoolCollector::new(state.pools())));
             let slots = vec![

@@ -3,6 +3,7 @@
 //! Does: hold the daemon's parts, the limits of the API and its slots. Does not: build the parts
 //! (`app` does).
 
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use axum::extract::FromRef;
@@ -65,18 +66,21 @@ pub struct ApiDeps {
 }
 
 /// Where a daemon is.
-pub struct Addresses {
+pub struct Location {
+    /// The name of its machine or pod.
+    pub host: String,
     /// URIs by which nodes on other machines reach it.
     pub advertise: Vec<String>,
     /// Its availability zone.
     pub zone: Option<String>,
 }
 
-impl Addresses {
-    /// The configured ones.
-    pub fn new(server: &ServerConfig) -> Self {
+impl Location {
+    /// The configured addresses, on a host of this name.
+    pub fn new(host: String, server: &ServerConfig) -> Self {
         let zone = Some(server.zone.clone());
         Self {
+            host,
             advertise: server.advertise.clone(),
             zone: zone.filter(|zone| !zone.is_empty()),
         }
@@ -110,7 +114,7 @@ impl Slots {
 /// What a handler needs.
 pub struct ApiState {
     pub parts: ApiDeps,
-    pub addresses: Addresses,
+    pub location: Location,
     pub body_limits: BodyLimits,
     pub slots: Slots,
     /// How long responses may stall.
@@ -119,6 +123,8 @@ pub struct ApiState {
     pub limits: Live<LimitsConfig>,
     /// Reads the configuration again; set once the daemon runs.
     pub reloader: OnceLock<Reloader>,
+    /// The address on which it listens; set once it does.
+    pub listen: OnceLock<SocketAddr>,
     /// For the uptime on the dashboard.
     pub started: Instant,
     /// For its plots.
@@ -131,7 +137,7 @@ impl ApiState {
     /// Combines the parts with the configured limits.
     pub fn new(
         parts: ApiDeps,
-        addresses: Addresses,
+        location: Location,
         limits: Live<LimitsConfig>,
         slots: Slots,
     ) -> SharedState {
@@ -149,7 +155,8 @@ impl ApiState {
             slots,
             limits,
             reloader: OnceLock::new(),
-            addresses,
+            listen: OnceLock::new(),
+            location,
             parts,
         })
     }

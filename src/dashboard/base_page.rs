@@ -1,12 +1,12 @@
 //! The page of one base directory.
 
-use super::html::{self, Column, Frame, Timing, escape, latency, table, terms};
+use super::html::{self, Column, Context, Frame, escape, latency, table, terms};
 use super::overview::base_state;
 use super::view::BaseView;
 use crate::human::size;
 
 /// Renders the page.
-pub fn render(base: &BaseView, timing: Timing) -> String {
+pub fn render(base: &BaseView, context: Context<'_>) -> String {
     let status = &base.status;
     let name = escape(status.name.as_str());
     let conditions = match status.ignores_preconditions {
@@ -54,7 +54,7 @@ pub fn render(base: &BaseView, timing: Timing) -> String {
     let frame = Frame {
         title: status.name.as_str(),
         path: &path,
-        timing,
+        context,
     };
     html::document(frame, &body)
 }

@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use super::html::{self, Column, Frame, Timing, duration, escape, table, terms};
+use super::html::{self, Column, Context, Frame, duration, escape, table, terms};
 use super::view::{ExchangeView, LeaseLeft, SinkView};
 use crate::human::size;
 
 /// Renders the list. `total` is the number of exchanges, of which these are the latest.
-pub fn render_list(exchanges: &[ExchangeView], total: usize, timing: Timing) -> String {
+pub fn render_list(exchanges: &[ExchangeView], total: usize, context: Context<'_>) -> String {
     let mut body = String::from("<h1>Exchanges</h1>");
     if exchanges.is_empty() {
         body.push_str("<p>This daemon has had sinks of no exchange that is open.</p>");
@@ -34,7 +34,7 @@ pub fn render_list(exchanges: &[ExchangeView], total: usize, timing: Timing) -> 
     let frame = Frame {
         title: "Exchanges",
         path: "/exchanges",
-        timing,
+        context,
     };
     html::document(frame, &body)
 }
@@ -62,7 +62,7 @@ fn lease(left: LeaseLeft) -> String {
 }
 
 /// Renders the page of one exchange with some of its sinks.
-pub fn render_one(exchange: &ExchangeView, sinks: &[SinkView], timing: Timing) -> String {
+pub fn render_one(exchange: &ExchangeView, sinks: &[SinkView], context: Context<'_>) -> String {
     let name = escape(&exchange.exchange);
     let mut body = format!("<h1>Exchange {name}</h1>");
     body.push_str("<p>What this daemon holds; others may hold more.</p>");
@@ -111,7 +111,7 @@ pub fn render_one(exchange: &ExchangeView, sinks: &[SinkView], timing: Timing) -
     let frame = Frame {
         title: &exchange.exchange,
         path: &path,
-        timing,
+        context,
     };
     html::document(frame, &body)
 }
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn the_list_shows_age_size_tasks_and_lease_and_leads_to_each_exchange() {
-        let html = render_list(&[exchange()], 12, Timing::default());
+        let html = render_list(&[exchange()], 12, Context::default());
         for part in [
             "1 of 12",
             "1m 30s",
@@ -166,7 +166,7 @@ mod tests {
         }
         assert!(html.contains("<a href=\"/exchanges/&lt;i&gt;"));
         assert!(!html.contains("<i>"));
-        assert!(render_list(&[], 0, Timing::default()).contains("no exchange"));
+        assert!(render_list(&[], 0, Context::default()).contains("no exchange"));
     }
 
     #[test]
@@ -178,7 +178,7 @@ mod tests {
             failure: Some(EVIL.into()),
             ..SinkView::default()
         };
-        let html = render_one(&exchange(), &[sink], Timing::default());
+        let html = render_one(&exchange(), &[sink], Context::default());
         for part in ["3.1", "failed: &lt;i&gt;", "1 of 9", "0s ago", "Lease left"] {
             assert!(html.contains(part), "{part} in {html}");
         }

@@ -41,12 +41,15 @@ pub struct Frame<'a> {
     pub title: &'a str,
     /// The path of the page.
     pub path: &'a str,
-    pub timing: Timing,
+    pub context: Context<'a>,
 }
 
-/// When a page was made, and when it loads itself again.
+/// What is not of the page itself: where it was made, when, and when it loads itself again.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Timing {
+pub struct Context<'a> {
+    /// The name of the daemon's machine or pod, plain text; with it, tabs of several daemons have
+    /// different titles.
+    pub host: &'a str,
     /// Milliseconds since 1970.
     pub now_millis: u64,
     /// Seconds until the page loads itself again.
@@ -59,15 +62,15 @@ const RELOAD_SECONDS: u32 = 10;
 /// The whole document around the HTML of a page.
 pub fn document(frame: Frame<'_>, body: &str) -> String {
     let mut html = String::with_capacity(STYLE.len() + body.len() + 2048);
-    let title = escape(frame.title);
+    let (title, host) = (escape(frame.title), escape(frame.context.host));
     html.push_str("<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">");
     html.push_str("<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">");
-    if let Some(seconds) = frame.timing.reload {
+    if let Some(seconds) = frame.context.reload {
         let _ = write!(html, "<meta http-equiv=\"refresh\" content=\"{seconds}\">");
     }
     let _ = write!(
         html,
-        "<link rel=\"icon\" href=\"data:,\"><title>{title} · Stopover</title>\
+        "<link rel=\"icon\" href=\"data:,\"><title>{title} · {host} · Stopover</title>\
          <style>{STYLE}</style></head><body>\
          <a class=\"skip\" href=\"#content\">Skip to the content</a>\
          <header><div><strong>Stopover</strong><nav aria-label=\"Pages\"><ul>"
@@ -83,10 +86,10 @@ pub fn document(frame: Frame<'_>, body: &str) -> String {
     let _ = write!(
         html,
         "</ul></nav></div></header><main id=\"content\" tabindex=\"-1\">{body}</main><footer>{}",
-        instant(frame.timing.now_millis)
+        instant(frame.context.now_millis)
     );
     let path = escape(frame.path);
-    let (query, reload) = match frame.timing.reload {
+    let (query, reload) = match frame.context.reload {
         None => (
             format!("?reload={RELOAD_SECONDS}"),
             format!("Reload every {RELOAD_SECONDS} seconds"),
@@ -227,10 +230,13 @@ mod tests {
         let frame = Frame {
             title: "<b>",
             path: "/exchanges",
-            timing: Timing::default(),
+            context: Context {
+                host: "worker-<1>",
+                ..Context::default()
+            },
         };
         let html = document(frame, "<h1>x</h1>");
-        assert!(html.contains("<title>&lt;b&gt; "));
+        assert!(html.contains("<title>&lt;b&gt; · worker-&lt;1&gt; · Stopover</title>"));
         assert!(html.contains("href=\"#content\"") && html.contains("<main id=\"content\""));
         assert!(html.contains("<a href=\"/exchanges\" aria-current=\"page\">"));
         assert!(!html.contains("http-equiv") && html.contains("/exchanges?reload=10"));

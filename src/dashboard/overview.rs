@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::advice::advice;
 use super::findings::findings;
 use super::history::Counter;
-use super::html::{self, Column, Frame, Timing, duration, escape, instant, latency, table, terms};
+use super::html::{self, Column, Context, Frame, duration, escape, instant, latency, table, terms};
 use super::plot::{Line, Unit, figure};
 use super::view::{BaseView, PoolView, QueryView, View};
 use crate::human::size;
@@ -14,7 +14,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::recent::Recent;
 
 /// Renders the page.
-pub fn render(view: &View, timing: Timing) -> String {
+pub fn render(view: &View, context: Context<'_>) -> String {
     let mut body = String::with_capacity(16 << 10);
     let state = state(view);
     let _ = write!(body, "<h1>{state}</h1>");
@@ -29,7 +29,7 @@ pub fn render(view: &View, timing: Timing) -> String {
     let frame = Frame {
         title: state,
         path: "/",
-        timing,
+        context,
     };
     html::document(frame, &body)
 }
@@ -51,6 +51,11 @@ fn identity(view: &View) -> String {
     terms(&[
         ("Version", escape(view.version)),
         ("Up", duration(view.uptime)),
+        ("Host", or_none(view.host.clone())),
+        (
+            "Listens on",
+            or_none(view.listen.map(|at| at.to_string()).unwrap_or_default()),
+        ),
         ("Zone", or_none(view.zone.clone().unwrap_or_default())),
         ("Advertised as", or_none(view.advertise.join(", "))),
         ("Run", escape(&view.run)),
@@ -323,6 +328,8 @@ mod tests {
                 stored: 5 << 30,
             }],
             obstacles: vec![error.into()],
+            host: error.into(),
+            listen: Some(([10, 0, 0, 12], 7077).into()),
             zone: Some(error.into()),
             pools: vec![PoolView {
                 name: "writing",
@@ -351,11 +358,11 @@ mod tests {
     fn what_comes_from_outside_cannot_become_markup() {
         let page = render(
             &view("<script>alert('x')</script> & \"more\""),
-            Timing::default(),
+            Context::default(),
         );
         assert!(!page.contains("<script"));
         let escaped = "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &quot;more";
-        assert!(page.matches(escaped).count() >= 6, "{page}");
+        assert!(page.matches(escaped).count() >= 7, "{page}");
     }
 
     #[test]
@@ -367,9 +374,11 @@ mod tests {
             bytes_written: 10 << 20,
             ..Sample::default()
         });
-        let page = render(&view, Timing::default());
+        let page = render(&view, Context::default());
         for answer in [
             "1.2.3",
+            "<dt>Host</dt><dd>no such bucket</dd>",
+            "<dt>Listens on</dt><dd>10.0.0.12:7077</dd>",
             "3h 1m",
             "Base directory main is out of order: no such bucket",
             "512 B wait for memory for writing",

@@ -1,5 +1,6 @@
 //! The data of the pages.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,10 @@ pub struct View {
     pub version: &'static str,
     /// The id of this run.
     pub run: String,
+    /// The name of its machine or pod.
+    pub host: String,
+    /// The address on which it listens.
+    pub listen: Option<SocketAddr>,
     /// URIs by which nodes on other machines reach it.
     pub advertise: Vec<String>,
     /// Its availability zone.

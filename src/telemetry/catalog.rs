@@ -136,8 +136,8 @@ macro_rules! catalog {
 pub(crate) use catalog;
 
 catalog! {
-    BUILD: Info Count Stable "stopover_build" ["version"]
-        "Version of the daemon; the value is always 1";
+    BUILD: Info Count Stable "stopover_build" ["version", "run"]
+        "Version of the daemon and id of its run; the value is always 1";
     BATCHES: Counter Count Stable "stopover_batches" [] "Batches accepted";
     BATCHES_REPEATED: Counter Count Stable "stopover_batches_repeated" []
         "Batches that had been accepted before and were answered as duplicates";

@@ -10,7 +10,7 @@ pub mod http;
 pub mod logs;
 pub mod metrics;
 pub mod pools;
-mod process;
+pub mod process;
 pub mod recent;
 pub mod registry;
 pub mod series;

@@ -1,4 +1,5 @@
-//! Metrics of the process itself: memory, file descriptors, CPU time, start time, wall clock.
+//! Metrics of the process itself: memory, file descriptors, CPU time, start time, wall clock; and
+//! the name of its host.
 //!
 //! Does: read `/proc/self` and the clock at each scrape. Does not: fail: what cannot be read is
 //! omitted. Invariant: the names that start with `process_` are those that Prometheus client
@@ -53,6 +54,14 @@ impl Collector for ProcessCollector {
     }
 }
 
+/// The name of the machine, container or pod that this process runs in.
+pub fn host_name() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
+}
+
 fn sample() -> Sample {
     let Ok(process) = Process::myself() else {
         return Sample::default();
@@ -89,6 +98,12 @@ mod tests {
         assert!(sample.open_fds.unwrap() >= 3.0);
         assert!(sample.cpu_seconds.unwrap() < 1e6);
         assert!(sample.start_seconds.unwrap() > 1.5e9);
+    }
+
+    #[test]
+    fn the_host_is_named_as_the_kernel_names_it() {
+        let expected = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+        assert_eq!(host_name(), expected.trim_end());
     }
 
     #[test]

@@ -21,10 +21,11 @@ use crate::runtime::Clock;
 pub struct MetricsRegistry(Arc<Mutex<Registry>>);
 
 impl MetricsRegistry {
-    /// A registry with the metrics of the daemon, the process and the build.
-    pub fn new(metrics: &Metrics, clock: Clock) -> Self {
+    /// A registry with the metrics of the daemon, the process, the build and this run of it.
+    pub fn new(metrics: &Metrics, run: String, clock: Clock) -> Self {
         let mut registry = Registry::default();
-        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let build = Info::new(vec![("version", version), ("run", run)]);
         catalog::BUILD.register(&mut registry, build);
         metrics.register(&mut registry);
         catalog::LOG_LINES_LOST.register(&mut registry, LINES_LOST.clone());

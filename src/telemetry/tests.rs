@@ -23,7 +23,7 @@ fn everything() -> String {
     credentials.set_validity(Credential::Tls, 1_000, 2_000);
     let metrics = Metrics::default();
     drop(metrics.exchanges_by_age.get_or_create(&[("age", "1m")]));
-    let registry = MetricsRegistry::new(&metrics, Clock::default());
+    let registry = MetricsRegistry::new(&metrics, "c0ffee".into(), Clock::default());
     let pools = vec![("write", MemoryPool::new("write", 100))];
     registry.extend(|r| {
         r.register_collector(Box::new(PoolCollector::new(pools)));
@@ -95,7 +95,7 @@ fn values_arrive_with_their_labels_units_and_totals() {
     http.started();
     http.started();
     http.finished("/readyz", "GET", Some(5), Duration::from_millis(3));
-    let registry = MetricsRegistry::new(&metrics, Clock::default());
+    let registry = MetricsRegistry::new(&metrics, "c0ffee".into(), Clock::default());
     let pool = MemoryPool::new("read", 100);
     let held = pool.try_reserve("q", 40).unwrap();
     let pools = PoolCollector::new(vec![("read", pool)]);
@@ -115,7 +115,7 @@ fn values_arrive_with_their_labels_units_and_totals() {
         concat!(
             "stopover_build_info{version=\"",
             env!("CARGO_PKG_VERSION"),
-            "\"} 1"
+            "\",run=\"c0ffee\"} 1"
         ),
         "# EOF",
     ] {

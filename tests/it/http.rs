@@ -413,6 +413,7 @@ async fn a_daemon_describes_its_versions_and_limits_and_refuses_another_protocol
     assert_eq!(response.headers()["stopover-protocol"], "1");
     let info = ok_json(response).await;
     assert_eq!(info["run"], run.to_str().unwrap());
+    assert_eq!(info["host"], stopover::telemetry::process::host_name());
     assert_eq!(info["limits"]["max_page_size"], 12345);
     let base = &info["base_directories"][0];
     assert_eq!(base["name"], "main");

@@ -46,6 +46,15 @@ async fn the_pages_show_an_exchange_with_its_tasks_size_and_lease() {
     assert!(overview.contains("<h1>Serving</h1>"), "{overview}");
     let version = stopover::telemetry::VERSION;
     assert!(overview.contains(&format!("<dt>Version</dt><dd>{version}</dd>")));
+    let host = stopover::telemetry::process::host_name();
+    assert!(
+        overview.contains(&format!("<dt>Host</dt><dd>{host}</dd>")),
+        "{overview}"
+    );
+    for path in ["/", "/exchanges", "/base-directories/main"] {
+        let title = format!(" · {host} · Stopover</title>");
+        assert!(page(&server, path).await.contains(&title), "{path}");
+    }
     assert!(overview.contains("<a href=\"/base-directories/main\">main</a>"));
     assert!(
         overview.contains("<dt>Open tasks</dt><dd>1</dd>"),

@@ -77,6 +77,44 @@ async fn a_killed_daemon_loses_only_unacknowledged_pages() {
     );
 }
 
+/// Story: nothing told which daemon had written what a base directory contains: the id of its run
+/// was in no line of a log and in no metric.
+#[tokio::test]
+async fn a_daemon_names_its_run_in_the_log_in_a_metric_and_on_its_page() {
+    let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());
+    let log = folder.path().join("log");
+    let daemon = Process::start_with_log(&folder.path().join("base"), &[], &log);
+    let get = async |path: &str| {
+        let answer = http.get(format!("{}{path}", daemon.url)).send().await;
+        answer.unwrap().text().await.unwrap()
+    };
+    let info: serde_json::Value = serde_json::from_str(&get("/v1/daemon").await).unwrap();
+    let (run, host) = (
+        info["run"].as_str().unwrap(),
+        info["host"].as_str().unwrap(),
+    );
+    let metrics = get("/metrics").await;
+    assert!(
+        metrics.contains(&format!(",run=\"{run}\"}} 1")),
+        "{metrics}"
+    );
+    let overview = get("/").await;
+    let address = daemon.url.strip_prefix("http://").unwrap();
+    for shown in [run, host, address] {
+        assert!(
+            overview.contains(&format!("<dd>{shown}</dd>")),
+            "{shown} in {overview}"
+        );
+    }
+    daemon.terminate();
+    assert!(daemon.wait().success());
+    let log = std::fs::read_to_string(&log).unwrap();
+    for message in ["listening", "serving"] {
+        let line = log.lines().find(|line| line.contains(message)).unwrap();
+        assert!(line.contains(&format!("run={run}")), "{line}");
+    }
+}
+
 #[tokio::test]
 async fn a_terminated_daemon_lets_open_sinks_finish_refuses_new_ones_and_exits_with_success() {
     let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());

@@ -19,7 +19,7 @@ use crate::telemetry::registry::MetricsRegistry;
 
 /// The lines of a metric in the text for Prometheus.
 fn counted(requests: &HttpMetrics) -> Vec<String> {
-    let registry = MetricsRegistry::new(&Metrics::default(), Clock::default());
+    let registry = MetricsRegistry::new(&Metrics::default(), String::new(), Clock::default());
     registry.extend(|registry| requests.register(registry));
     let text = registry.encode();
     let lines = text

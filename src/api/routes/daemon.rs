@@ -72,6 +72,8 @@ impl From<Member> for MissingBaseDirectory {
 pub(crate) struct DaemonInfo {
     /// Differs after each start; also the header `Stopover-Run` of every response.
     run: String,
+    /// The name of its machine or pod.
+    host: String,
     version: &'static str,
     protocol: Versions,
     /// Versions of source handles: it reads all of them and writes the newest.
@@ -97,6 +99,7 @@ pub(crate) async fn describe(State(state): State<SharedState>, _: NoQuery) -> Js
     let storage = &state.parts.storage;
     Json(DaemonInfo {
         run: state.parts.ingest.daemon().to_string(),
+        host: state.location.host.clone(),
         version: env!("CARGO_PKG_VERSION"),
         protocol: Versions {
             oldest: OLDEST_PROTOCOL,
@@ -117,7 +120,7 @@ pub(crate) async fn describe(State(state): State<SharedState>, _: NoQuery) -> Js
             .into_iter()
             .map(Into::into)
             .collect(),
-        advertise: state.addresses.advertise.clone(),
-        zone: state.addresses.zone.clone(),
+        advertise: state.location.advertise.clone(),
+        zone: state.location.zone.clone(),
     })
 }

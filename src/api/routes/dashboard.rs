@@ -18,7 +18,7 @@ use crate::api::extract::{
 };
 use crate::api::problem::{Problem, ProblemResponse, ProblemType};
 use crate::api::state::{ApiState, SharedState};
-use crate::dashboard::html::Timing;
+use crate::dashboard::html::Context;
 use crate::dashboard::view::{
     BaseView, ExchangeView, LeaseLeft, PoolView, QueryView, SinkView, View,
 };
@@ -55,8 +55,9 @@ impl QueryParameters for PageQuery {
 }
 
 impl PageQuery {
-    fn timing(&self, state: &ApiState) -> Timing {
-        Timing {
+    fn context<'a>(&self, state: &'a ApiState) -> Context<'a> {
+        Context {
+            host: &state.location.host,
             now_millis: state.parts.runtime.clock.wall_millis(),
             reload: self.reload,
         }
@@ -119,8 +120,10 @@ fn view(state: &ApiState) -> View {
     View {
         version: VERSION,
         run: parts.ingest.daemon().to_string(),
-        advertise: state.addresses.advertise.clone(),
-        zone: state.addresses.zone.clone(),
+        host: state.location.host.clone(),
+        listen: state.listen.get().copied(),
+        advertise: state.location.advertise.clone(),
+        zone: state.location.zone.clone(),
         uptime: parts.runtime.clock.now() - state.started,
         starting: parts.startup.is_running(),
         obstacles: parts.storage.opening_obstacles(),
@@ -178,7 +181,7 @@ pub(crate) async fn overview_page(
     State(state): State<SharedState>,
     StrictQuery(query): StrictQuery<PageQuery>,
 ) -> impl IntoResponse {
-    page(overview::render(&view(&state), query.timing(&state)))
+    page(overview::render(&view(&state), query.context(&state)))
 }
 
 fn exchange_view(state: &ApiState, overview: ExchangeOverview) -> ExchangeView {
@@ -229,8 +232,8 @@ pub(crate) async fn exchanges_page(
     let total = all.len();
     let shown = all.into_iter().take(EXCHANGES);
     let shown: Vec<ExchangeView> = shown.map(|one| exchange_view(&state, one)).collect();
-    let timing = query.timing(&state);
-    page(exchange_pages::render_list(&shown, total, timing))
+    let context = query.context(&state);
+    page(exchange_pages::render_list(&shown, total, context))
 }
 
 /// One exchange of which this daemon holds something, as a page.
@@ -268,8 +271,8 @@ pub(crate) async fn exchange_page(
     });
     let sinks: Vec<SinkView> = sinks.collect();
     let exchange = exchange_view(&state, overview);
-    let timing = query.timing(&state);
-    Ok(page(exchange_pages::render_one(&exchange, &sinks, timing)))
+    let context = query.context(&state);
+    Ok(page(exchange_pages::render_one(&exchange, &sinks, context)))
 }
 
 /// One base directory, as a page.
@@ -295,6 +298,6 @@ pub(crate) async fn base_directory_page(
         let detail = "no base directory of this daemon has this name: the overview lists them";
         Problem::new(ProblemType::NotFound, detail)
     })?;
-    let timing = query.timing(&state);
-    Ok(page(base_page::render(&base(&state, found), timing)))
+    let context = query.context(&state);
+    Ok(page(base_page::render(&base(&state, found), context)))
 }

@@ -1,8 +1,9 @@
 //! Measures the operations of one store.
 //!
-//! Does: count each operation by outcome, time it, count the bytes that it transferred, and record
-//! a span. Does not: define metrics (`metrics`). Invariant: waiting for a permit or between retries
-//! is not measured; those wrappers are outside of this one.
+//! Does: count each operation by outcome, time it, count the bytes that it transferred, note
+//! whether its credentials could be renewed, and record a span. Does not: define metrics
+//! (`metrics`). Invariant: waiting for a permit or between retries is not measured; those wrappers
+//! are outside of this one.
 
 use std::future::Future;
 use std::ops::Range;
@@ -96,6 +97,9 @@ impl Meter {
         }
         self.metrics
             .observe(&self.base, operation, outcome, elapsed, now);
+        let observed = self.inner.observed();
+        self.metrics
+            .set_stale(&self.base, observed.stale_credentials);
         if self.charged && outcome != "unavailable" {
             self.metrics.charge(&self.base, operation);
         }

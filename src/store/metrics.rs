@@ -43,6 +43,8 @@ catalog! {
          1970";
     CREDENTIALS_NOT_AFTER: Gauge Seconds Stable "stopover_storage_credentials_not_after" ["base"]
         "When a client certificate or a shared access signature expires, in seconds since 1970";
+    CREDENTIALS_STALE: Gauge Count Stable "stopover_storage_credentials_stale" ["base"]
+        "1 while credentials of a role, a web identity or a pod cannot be renewed, else 0";
     PUT_FAILURES: Counter Count Stable "stopover_storage_put_failures" ["base"]
         "Puts that failed on the base directory and were retried elsewhere or later";
     IGNORED_KEYS: Counter Count Stable "stopover_storage_ignored_keys" ["base"]
@@ -80,6 +82,7 @@ pub struct StorageMetrics {
     /// A base directory has a series only if the end of its credentials is known.
     credentials_not_before: Family<BaseLabels, Gauge>,
     credentials_not_after: Family<BaseLabels, Gauge>,
+    credentials_stale: Family<BaseLabels, Gauge>,
     put_failures: Family<BaseLabels, Counter>,
     ignored_keys: Family<BaseLabels, Counter>,
     /// For the page: quantiles cannot be read from `durations`.
@@ -103,6 +106,7 @@ impl Default for StorageMetrics {
             full: Family::default(),
             credentials_not_before: Family::default(),
             credentials_not_after: Family::default(),
+            credentials_stale: Family::default(),
             put_failures: Family::default(),
             ignored_keys: Family::default(),
             latencies: Latencies::default(),
@@ -124,6 +128,7 @@ impl StorageMetrics {
         FULL.register(registry, self.full.clone());
         CREDENTIALS_NOT_BEFORE.register(registry, self.credentials_not_before.clone());
         CREDENTIALS_NOT_AFTER.register(registry, self.credentials_not_after.clone());
+        CREDENTIALS_STALE.register(registry, self.credentials_stale.clone());
         PUT_FAILURES.register(registry, self.put_failures.clone());
         IGNORED_KEYS.register(registry, self.ignored_keys.clone());
     }
@@ -190,6 +195,7 @@ impl StorageMetrics {
         }
         self.healthy.get_or_create(&base).set(1);
         self.full.get_or_create(&base).set(0);
+        self.credentials_stale.get_or_create(&base).set(0);
     }
 
     pub(crate) fn set_healthy(&self, base: &BaseName, healthy: bool, full: bool) {
@@ -214,6 +220,13 @@ impl StorageMetrics {
                 None => drop(family.remove(&base)),
             }
         }
+    }
+
+    pub(super) fn set_stale(&self, base: &BaseName, stale: bool) {
+        let stale = i64::from(stale);
+        self.credentials_stale
+            .get_or_create(&labels(base))
+            .set(stale);
     }
 
     pub(crate) fn count_deleted(&self, base: &BaseName, bytes: u64) {

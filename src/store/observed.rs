@@ -16,6 +16,8 @@ pub struct Observed {
     pub checks_then_writes: bool,
     /// It retains deleted objects.
     pub retention: Option<Retention>,
+    /// Credentials that expire could not be renewed last.
+    pub stale_credentials: bool,
 }
 
 /// Why a store retains deleted objects.

@@ -4,7 +4,7 @@
 //! (`retry`), warn (`storage`) or ask the server for more (`bucket_settings`). Invariant: what was
 //! shown once stays known.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use object_store::client::{HttpError, HttpErrorKind, HttpResponse, HttpResponseBody};
@@ -23,6 +23,8 @@ pub struct Seen {
     soft_deletes: AtomicBool,
     bucket_soft_deletes: AtomicBool,
     expirations: AtomicU64,
+    /// How many providers of credentials could not renew them last.
+    stale: AtomicUsize,
 }
 
 impl Seen {
@@ -70,6 +72,19 @@ impl Seen {
     /// How often that was noted. Each provider of credentials compares it with what it knew.
     pub(super) fn expirations(&self) -> u64 {
         self.expirations.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a provider of credentials can no longer renew them, or can again.
+    pub(super) fn note_stale(&self, stale: bool) {
+        match stale {
+            true => self.stale.fetch_add(1, Ordering::Relaxed),
+            false => self.stale.fetch_sub(1, Ordering::Relaxed),
+        };
+    }
+
+    /// Whether a provider could not renew its credentials last.
+    pub(super) fn has_stale_credentials(&self) -> bool {
+        self.stale.load(Ordering::Relaxed) > 0
     }
 
     /// Why the store keeps what is deleted, if it showed that.

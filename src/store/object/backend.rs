@@ -339,6 +339,7 @@ impl Store for ObjectBackend {
         Observed {
             checks_then_writes: self.conditions.are_missing(),
             retention: retention.filter(|r| *r != Retention::Versions || !deletes_versions),
+            stale_credentials: self.seen.has_stale_credentials(),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! valid, no request waits for or fails with their service but the one that fetches them again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -41,6 +42,8 @@ pub(super) struct Renewed<S: CredentialSource> {
     clock: Clock,
     /// Knows when a server called the credentials expired.
     seen: Arc<Seen>,
+    /// Whether the last attempt to fetch them failed.
+    stale: AtomicBool,
     current: Mutex<Option<Held<S::Credential>>>,
     /// Held by the request that fetches.
     fetching: tokio::sync::Mutex<()>,
@@ -53,6 +56,7 @@ impl<S: CredentialSource> Renewed<S> {
             source,
             clock,
             seen,
+            stale: AtomicBool::new(false),
             current: Mutex::new(None),
             fetching: tokio::sync::Mutex::default(),
         }
@@ -116,6 +120,10 @@ impl<S: CredentialSource> Renewed<S> {
     async fn fetch(&self) -> object_store::Result<Arc<S::Credential>> {
         let (asked, expirations) = (self.clock.now(), self.seen.expirations());
         let fetched = self.source.fetch().await;
+        let stale = fetched.is_err();
+        if self.stale.swap(stale, Ordering::Relaxed) != stale {
+            self.seen.note_stale(stale);
+        }
         let mut current = self.current.lock();
         match (fetched, current.as_mut()) {
             (Ok((credential, lifetime)), _) => {
@@ -169,7 +177,7 @@ impl<S: CredentialSource> CredentialProvider for Renewed<S> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     use tokio::sync::Semaphore;
 
@@ -223,6 +231,7 @@ pub(super) mod tests {
         let renewed = numbers(9, LIFETIME);
         let (first, second) = tokio::join!(number(&renewed), number(&renewed));
         assert_eq!((first, second, number(&renewed).await), (1, 1, 1));
+        assert!(!renewed.seen.has_stale_credentials());
         tokio::time::sleep(LIFETIME * 3 / 4).await;
         assert_eq!(number(&renewed).await, 2);
     }
@@ -266,8 +275,13 @@ pub(super) mod tests {
         }
         let asked = renewed.source.next.load(Ordering::Relaxed) - 1;
         assert_eq!(asked, 2, "not every request asks again");
+        assert!(renewed.seen.has_stale_credentials());
         tokio::time::sleep(LIFETIME / 4 - MARGIN).await;
         assert!(renewed.get_credential().await.is_err());
+        assert!(renewed.seen.has_stale_credentials());
+        renewed.source.down.store(false, Ordering::Relaxed);
+        renewed.get_credential().await.unwrap();
+        assert!(!renewed.seen.has_stale_credentials());
     }
 
     #[tokio::test(start_paused = true)]

@@ -156,6 +156,15 @@ fn waits_double_up_to_the_longest_and_are_spread_at_random() {
     assert_eq!([half(1), half(2), half(u32::MAX)], [50, 100, 2500]);
 }
 
+/// The metrics as Prometheus gets them.
+fn exported(metrics: &StorageMetrics) -> String {
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    text
+}
+
 #[tokio::test]
 async fn operations_that_a_cloud_answered_cost_its_list_price() {
     let base: BaseName = "cloud".parse().unwrap();
@@ -173,10 +182,7 @@ async fn operations_that_a_cloud_answered_cost_its_list_price() {
     store.get_tail(&key, 1).await.unwrap();
     store.list(&keys::markers()).await.unwrap();
     store.delete(vec![key]).await.unwrap();
-    let mut registry = Registry::default();
-    metrics.register(&mut registry);
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let text = exported(&metrics);
     let dollars = |operation: &str| -> f64 {
         let labels = format!("{{base=\"cloud\",operation=\"{operation}\"}} ");
         let series = format!("stopover_storage_request_dollars_total{labels}");

@@ -10,9 +10,13 @@ use axum::routing::get;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::exported;
 use super::fake_s3::{FakeS3, Oddity};
 use super::http::opened;
-use crate::store::{StoreErrorKind, keys};
+use crate::runtime::Clock;
+use crate::store::meter::Meter;
+use crate::store::metrics::StorageMetrics;
+use crate::store::{Store as _, StoreErrorKind, keys};
 
 /// The agent of a node that answers every token with the same credentials, which expire at once;
 /// the tokens that it got.
@@ -49,17 +53,32 @@ async fn a_token_is_trimmed_and_read_again_while_the_daemon_runs() {
         config.options.insert(name.into(), value.into());
     }
     std::fs::write(path, "first.token\n").unwrap();
-    let store = opened(config);
+    let metrics = StorageMetrics::default();
+    let name = "pod".parse().unwrap();
+    let store = Meter::new(
+        opened(config),
+        name,
+        false,
+        metrics.clone(),
+        Clock::default(),
+    );
+    // Story: credentials that could not be renewed were in the log and in no metric.
+    let is_stale = |stale: u8| {
+        let series = format!("stopover_storage_credentials_stale{{base=\"pod\"}} {stale}");
+        exported(&metrics).lines().any(|line| line == series)
+    };
     let key = keys::probe(1);
     let put = || store.put(&key, vec![Bytes::from_static(b"x")]);
     put().await.unwrap();
     std::fs::write(path, "second.token\r\n").unwrap();
     put().await.unwrap();
     assert_eq!(*tokens.lock(), ["first.token", "second.token"]);
+    assert!(is_stale(0));
     std::fs::write(path, "hush\0hush").unwrap();
     let error = put().await.unwrap_err();
     let text = error.to_string();
     assert_eq!(error.kind, StoreErrorKind::Refused, "{text}");
+    assert!(is_stale(1));
     for word in [
         "aws_container_authorization_token_file",
         "control character",
@@ -76,4 +95,7 @@ async fn a_token_is_trimmed_and_read_again_while_the_daemon_runs() {
         "it may come back: {error}"
     );
     assert_eq!(tokens.lock().len(), 2);
+    std::fs::write(path, "third.token\n").unwrap();
+    put().await.unwrap();
+    assert!(is_stale(0));
 }

@@ -9,11 +9,12 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use futures::StreamExt as _;
+
 use super::progress::Progress;
 use super::{failure, print};
 use crate::app;
 use crate::config::{BaseDirectoryConfig, BaseUri, Loaded, Origin, units};
-use crate::human::count;
 use crate::runtime::Runtime;
 use crate::storage::{BaseStatus, Identification, Storage};
 use crate::store::BACKGROUND_LIMIT;
@@ -33,9 +34,12 @@ pub(super) fn check(loaded: Loaded) -> Result<ExitCode, ExitCode> {
     let bases = &loaded.config.base_directories;
     let storage = Storage::open_with(bases, Identification::Require, &system).map_err(failure)?;
     let missing = missing_folders(bases);
-    let probing = Progress::spinner(format!("probing {}", count(bases.len(), "base directory")));
+    let probing = Progress::bar(bases.len() as u64, "probing base directories");
     let statuses = runtime.block_on(async {
-        storage.probe().await;
+        storage
+            .probes()
+            .for_each(async |()| probing.advance(1))
+            .await;
         // What stores find out in the background is part of the result. A file system that hangs
         // keeps its own tasks from ending.
         let settled = system.tasks.shut_down();

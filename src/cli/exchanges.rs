@@ -16,6 +16,7 @@ use serde_json::json;
 
 use super::daemon_client::{DaemonArgs, DaemonClient};
 use super::exchange_view::ListedView;
+use super::progress::Progress;
 use super::table::{Table, seconds};
 use super::{EXIT_USAGE, print};
 use crate::config::units;
@@ -94,7 +95,9 @@ pub(super) fn exchanges(args: ExchangesArgs) -> Result<ExitCode, ExitCode> {
     match interval {
         Some(interval) => watch(list, interval, args.json),
         None => {
+            let listing = Progress::spinner("listing exchanges");
             let listed = list()?;
+            drop(listing);
             print(&match args.json {
                 true => format!("{:#}\n", json!({ "exchanges": listed })),
                 false => printable(&as_text(&listed)),

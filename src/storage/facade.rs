@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
+use futures::stream::{FuturesUnordered, Stream, StreamExt as _};
 use tokio::sync::Notify;
 
 use super::attachment::{Attachment, Identification, InitOptions};
@@ -243,8 +244,14 @@ impl Storage {
 
     /// Probes all base directories concurrently and updates their health.
     pub async fn probe(&self) -> Vec<BaseStatus> {
-        join_all(self.inner.bases.iter().map(BaseDirectory::probe)).await;
+        self.probes().collect::<()>().await;
         self.status()
+    }
+
+    /// Likewise, with an item for each probe when it ends.
+    pub fn probes(&self) -> impl Stream<Item = ()> {
+        let probes = self.inner.bases.iter().map(BaseDirectory::probe);
+        probes.collect::<FuturesUnordered<_>>()
     }
 
     /// Whether a marker could be written to every base directory now, as far as is known. One that

@@ -58,6 +58,12 @@ def drain_problems(folder):
     address = terminal.process.stdout.readline().split()[2]
     exchange = f"{address}/v1/exchanges/q-1"
     request("PUT", exchange, b'{"partitions": 1, "ordered": false}')
+    listed = ["exchanges", "--address", address.removeprefix("http://")]
+    if "listing exchanges" not in (shown := Terminal(*listed).shown()):
+        yield f"exchanges shows no progress: {shown!r}"
+    code, out, error = run(program("STOPOVER_BINARY"), *listed)
+    if code != 0 or "q-1" not in out or error:
+        yield f"exchanges ends with {code}: {out}{error}"
     pages = f"{exchange}/sinks/0/0/pages?partition=0"
     request("POST", pages, b"a page", "application/octet-stream")
     terminal.process.send_signal(signal.SIGINT)
@@ -76,7 +82,7 @@ def progress_is_shown_on_terminals_only():
         # What that daemon used.
         base = ["--base-directory", f"{folder}/drain"]
         for command, bar in [
-            (["check", *base], r"probing 1 base directory"),
+            (["check", *base], r"probing base directories \[[=> ]+\] [01]/1"),
             (["gc", *base, *LEASE, "--watch", "3s"], r"watching \[[=> ]+\] [0-3]/3 s"),
             (["bench", *base, "--duration", "200ms", "--size", "64KiB"], r"throughput \[[=> ]+\]"),
         ]:

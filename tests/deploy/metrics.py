@@ -9,6 +9,14 @@ from common import DASHBOARD, RULES, program, run, text
 
 # Labels that Prometheus adds to every series.
 TARGET_LABELS = {"job", "instance", "namespace", "pod"}
+# What alerts need besides what a panel shows: the targets themselves, a clock to compare with, and
+# since when something is valid whose end is shown.
+NOT_SHOWN = {
+    "up",
+    "stopover_clock_seconds",
+    "stopover_credentials_not_before_seconds",
+    "stopover_storage_credentials_not_before_seconds",
+}
 RUNBOOKS = "https://github.com/stopover/stopover/blob/main/docs/operations.md#"
 
 
@@ -134,19 +142,29 @@ def dashboard_names_existing_metrics():
         for problem in expression_problems(expression, metrics):
             yield f"{title}: {problem}"
     yield from layout_problems(dashboard["panels"])
+    yield from column_problems(dashboard["panels"])
     yield from syntax_problems(expressions)
-    unshown = (
-        set(metrics) - {"up"} - set(re.findall(r"\w+", DASHBOARD.read_text() + RULES.read_text()))
-    )
-    needed = {"stopover_exchanges_by_age", "stopover_storage_stored_bytes"} & unshown
-    if needed:
-        yield f"{needed} is shown nowhere"
+    shown = set(re.findall(r"\w+", " ".join(expression for _, expression in expressions)))
+    alerting = set(re.findall(r"\w+", " ".join(rule["expr"] for rule in rules())))
+    needed = {"stopover_exchanges_by_age", "stopover_storage_stored_bytes"}
+    needed |= alerting & metrics.keys()
+    for name in sorted(needed - shown - NOT_SHOWN):
+        yield f"{name} is in no panel, and what alerts must be visible"
 
 
 def dashboard_fits_the_types_of_grafana():
     code, out, error = run(program("GRAFANA_CHECK"), DASHBOARD)
     if code != 0:
         yield f"{out}{error}"
+
+
+def column_problems(panels):
+    """Tables that have a query without a name, or a name without a query."""
+    for panel in [panel for panel in panels if panel["type"] == "table"]:
+        names = panel["transformations"][-1]["options"]["renameByName"].keys()
+        values = {f"Value #{target['refId']}" for target in panel["targets"]}
+        if values != names:
+            yield f"{panel['title']}: queries {values}, names for {names}"
 
 
 def layout_problems(panels):

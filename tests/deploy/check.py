@@ -8,9 +8,9 @@ runtime. Invariant: a check that could not run is a failure.
 
 Usage: check.py, with the programs in HELM, PROMTOOL, PROMETHEUS, ACTIONLINT and GRAFANA_CHECK, the
 operator's schemas in CRDS, the daemon in STOPOVER_BINARY and the S3 server in
-STOPOVER_TEST_VERSITYGW (tests/run sets them). With a checkout of trinodb/charts in STOPOVER_TEST_TRINO_CHART, it also
-renders that chart again and compares tests/golden/trino-chart-*.yaml; STOPOVER_TEST_BLESS=1
-rewrites them.
+STOPOVER_TEST_VERSITYGW (tests/run sets them). What the chart renders is compared with
+tests/golden/chart-*.yaml, and with a checkout of trinodb/charts in STOPOVER_TEST_TRINO_CHART, what
+that renders with tests/golden/trino-chart-*.yaml; STOPOVER_TEST_BLESS=1 rewrites them.
 """
 
 import sys
@@ -30,6 +30,7 @@ def main():
     checks = [
         manifests.chart_has_the_version_of_the_daemon,
         manifests.every_manifest_of_the_chart_fits_the_schemas,
+        manifests.each_release_has_a_job_of_its_own,
         manifests.chart_refuses_what_contradicts_itself,
         manifests.trino_chart_takes_the_values,
         manifests.pod_monitor_selects_the_sidecar,

@@ -49,9 +49,9 @@ def end_on_signals():
         signal.signal(number, lambda *_: sys.exit("ended by a signal"))
 
 
-def helm_template(chart, values, *arguments):
+def helm_template(chart, values, *arguments, release="stopover"):
     """What helm renders, or the error as a ValueError. Values are files."""
-    command = [program("HELM"), "template", "stopover", chart, "--namespace", "trino"]
+    command = [program("HELM"), "template", release, chart, "--namespace", "trino"]
     for file in values:
         command += ["-f", file]
     code, out, error = run(*command, *arguments)

@@ -6,7 +6,7 @@ import re
 import jsonschema
 import kubernetes_validate
 import yaml
-from common import CHART, ROOT, documents, find, helm_template, program, run, text
+from common import CHART, ROOT, RULES, documents, find, helm_template, program, run, text
 
 # The oldest version that the chart supports, and the newest whose schemas there are.
 KUBERNETES = ["1.29", "1.37"]
@@ -142,6 +142,9 @@ def rules_of_ours(name, objects):
     for port in service["ports"]:
         if port["targetPort"] not in named:
             yield f"{name}: the Service names the port {port['targetPort']}"
+    job = job_of(objects)
+    if job and not alerts_select(job):
+        yield f"{name}: no alert selects the job {job}"
     monitors = [o for o in objects if o["kind"] == "ServiceMonitor"]
     for endpoint in [e for m in monitors for e in m["spec"]["endpoints"]]:
         # Prometheus scrapes addresses, so the name in the certificate has to be said.
@@ -154,6 +157,46 @@ def rules_of_ours(name, objects):
         yield f"{name}: volumes and mounts differ"
 
 
+def relabelled(endpoint, labels):
+    """The label job that the relabelings of an endpoint make of the labels of a target."""
+    job = None
+    for rule in endpoint.get("relabelings", []):
+        if rule["targetLabel"] == "job":
+            source = ";".join(labels[label] for label in rule.get("sourceLabels", []))
+            job = rule["replacement"].replace("$1", source)
+    return job
+
+
+def job_of(objects):
+    """The label job of the metrics of a release that Prometheus scrapes."""
+    endpoints = [o["spec"]["endpoints"] for o in objects if o["kind"] == "ServiceMonitor"]
+    return relabelled(endpoints[0][0], {}) if endpoints else None
+
+
+def alerts_select(job):
+    """Whether a daemon that is down raises an alert if its metrics have this job."""
+    return re.fullmatch(re.search(r'up\{job=~"([^"]+)"\}', RULES.read_text()).group(1), job or "")
+
+
+def each_release_has_a_job_of_its_own():
+    """Story: two releases in one namespace shared their job, which hid that one had no sweeper."""
+    for values in sorted((CHART / "ci").glob("*.yaml")):
+        if "fullnameOverride" in values.read_text():
+            continue
+        enabled = ["--set", "serviceMonitor.enabled=true,serviceMonitor.authorization.type=Bearer"]
+        jobs = {}
+        for release in ["stopover", "reports", "stopover-adhoc"]:
+            rendered = helm_template(
+                CHART, [values], "--kube-version", KUBERNETES[0], *enabled, release=release
+            )
+            job = job_of(documents(rendered))
+            if not alerts_select(job):
+                yield f"{values.name}, {release}: no alert selects the job {job}"
+            jobs.setdefault(job, []).append(release)
+        if len(jobs) < 3:
+            yield f"{values.name}: releases share jobs: {jobs}"
+
+
 # Values that contradict each other, and a part of the message that says so.
 REFUSED = [
     (["config="], "config has no [[base_directory]]"),
@@ -161,6 +204,7 @@ REFUSED = [
     (["tls.clientCertificates=true"], "needs tls.existingSecret"),
     (["serviceMonitor.enabled=true"], "serviceMonitor.authorization is empty"),
     (["resources.limits.memory=8GB"], "set memoryBudget"),
+    (["serviceMonitor.job=spool"], "serviceMonitor"),
     (["replica=3"], "replica"),
     (["replicas=0"], "minimum"),
     (["antiAffinity=always"], "antiAffinity"),
@@ -193,8 +237,14 @@ def pod_monitor_selects_the_sidecar():
         if not selector.items() <= labels.items():
             yield f"it selects {selector}, the {node} is {labels}"
         ports = [p["name"] for c in template["spec"]["initContainers"] for p in c.get("ports", [])]
-        if monitor["spec"]["podMetricsEndpoints"][0]["port"] not in ports:
+        endpoint = monitor["spec"]["podMetricsEndpoints"][0]
+        if endpoint["port"] not in ports:
             yield f"the {node} has no such port: {ports}"
+        prefix = "__meta_kubernetes_pod_label_"
+        known = {prefix + re.sub(r"\W", "_", label): value for label, value in labels.items()}
+        job = relabelled(endpoint, known)
+        if not alerts_select(job) or labels["app.kubernetes.io/instance"] not in job:
+            yield f"the {node} gets the job {job}"
 
 
 def trino_chart_takes_the_values():

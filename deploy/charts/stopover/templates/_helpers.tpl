@@ -26,6 +26,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
+{{- /* The label job of the metrics: another one for each release, and one that the alerts select. */}}
+{{- define "stopover.job" -}}
+{{- $name := include "stopover.fullname" . }}
+{{- default (contains "stopover" $name | ternary $name (printf "stopover-%s" $name)) .Values.serviceMonitor.job }}
+{{- end }}
+
 {{- define "stopover.serviceAccountName" -}}
 {{- default (ternary (include "stopover.fullname" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name }}
 {{- end }}

@@ -30,6 +30,7 @@ def main():
     checks = [
         manifests.chart_has_the_version_of_the_daemon,
         manifests.every_manifest_of_the_chart_fits_the_schemas,
+        manifests.chart_renders_what_was_reviewed,
         manifests.each_release_has_a_job_of_its_own,
         manifests.chart_refuses_what_contradicts_itself,
         manifests.trino_chart_takes_the_values,

@@ -1,12 +1,13 @@
 """Manifests: the chart of a pool, and the values for Trino's official chart."""
 
+import difflib
 import os
 import re
 
 import jsonschema
 import kubernetes_validate
 import yaml
-from common import CHART, ROOT, RULES, documents, find, helm_template, program, run, text
+from common import CHART, DASHBOARD, ROOT, RULES, documents, find, helm_template, program, run, text
 
 # The oldest version that the chart supports, and the newest whose schemas there are.
 KUBERNETES = ["1.29", "1.37"]
@@ -72,6 +73,36 @@ def chart_has_the_version_of_the_daemon():
         ):
             if tag != daemon:
                 yield f"deploy/trino-values-{values}.yaml: {image}:{tag} is not {daemon}"
+
+
+def golden_of_chart(values):
+    """What the chart renders for values, with the names of large files in place of their content."""
+    rendered = helm_template(CHART, [values], "--kube-version", KUBERNETES[0])
+    for file, indentation in [(DASHBOARD, "    "), (RULES, "  ")]:
+        lines = file.read_text().split("\n")
+        content = "".join(f"\n{indentation}{line}" for line in lines)
+        rendered = rendered.replace(content.rstrip(), f"\n{indentation}# {file.name}")
+    return rendered
+
+
+def chart_renders_what_was_reviewed():
+    """Story: templates could have lost security contexts, spreading or the peers of the network
+    policy, and no test would have failed."""
+    bless = os.environ.get("STOPOVER_TEST_BLESS")
+    expected = set()
+    for values in sorted((CHART / "ci").glob("*.yaml")):
+        golden = ROOT / f"tests/golden/chart-{values.stem.removesuffix('-values')}.yaml"
+        expected.add(golden)
+        rendered = golden_of_chart(values)
+        if bless:
+            golden.write_text(rendered)
+        before = golden.read_text() if golden.exists() else ""
+        if rendered != before:
+            lines = difflib.unified_diff(before.splitlines(), rendered.splitlines(), lineterm="")
+            changed = "\n".join(list(lines)[2:30])
+            yield f"{golden.name} differs; if that is intended, STOPOVER_TEST_BLESS=1:\n{changed}"
+    for golden in set((ROOT / "tests/golden").glob("chart-*.yaml")) - expected:
+        yield f"{golden.name} is of no file in ci/"
 
 
 def every_manifest_of_the_chart_fits_the_schemas():

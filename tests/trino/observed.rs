@@ -18,10 +18,22 @@ use serde_json::Value;
 use crate::cluster::Cluster;
 use crate::process::wait_until;
 use crate::query::Session;
+use crate::scenarios::many_tasks;
+use crate::traces::{FROM_STORE, Traces, USUAL};
 
 /// A join and an aggregation, so that the exchange carries pages.
 const QUERY: &str = "SELECT o_orderpriority, count(*) FROM orders JOIN lineitem \
                      ON o_orderkey = l_orderkey GROUP BY 1";
+
+/// Writes some 200 MB that cannot be compressed: more than [`LITTLE_MEMORY`] at each daemon.
+const LARGE: &str = "SELECT count(*), max(hash) FROM (SELECT hash, \
+                     row_number() OVER (PARTITION BY n % 100003 ORDER BY n) AS i \
+                     FROM (SELECT n, sha256(to_utf8(CAST(n AS varchar))) AS hash \
+                     FROM (SELECT sequential_number AS n \
+                     FROM TABLE(sequence(start => 1, stop => 6000000))))) WHERE i > 2";
+
+/// What one query may hold of a daemon's memory: the least that is allowed.
+const LITTLE_MEMORY: &str = "[query]\nmax_write_memory = \"32MiB\"\nmax_read_memory = \"24MiB\"\n";
 
 /// A server for Trino's HTTP event listener. Cheap to clone.
 #[derive(Clone)]
@@ -61,7 +73,7 @@ impl Events {
 
 pub async fn run(cluster: &mut Cluster) -> Result<()> {
     let session = Session::new("tiny", "TASK");
-    let traces = cluster.traces.as_ref().context("nothing is traced")?;
+    let traces = cluster.traces.clone().context("nothing is traced")?;
     traces.record();
     let running = cluster.client.start(QUERY, &session).await?;
     let id = running.id.clone();
@@ -72,7 +84,7 @@ pub async fn run(cluster: &mut Cluster) -> Result<()> {
     let event = events.context("no event listener is configured")?;
     shows("the event listener", &event.of(&id).await?.to_string())?;
 
-    traces.expect_tree(&id).await?;
+    traces.expect_tree(&id, USUAL).await?;
 
     let sql = "SELECT sum(\"sinks.bytes\"), sum(\"sources.bytes\") FROM \
                jmx.current.\"trino.plugin.exchange.stopover:name=stopoverstats\"";
@@ -97,7 +109,19 @@ pub async fn run(cluster: &mut Cluster) -> Result<()> {
         bytes[0],
         daemons.len()
     );
-    Ok(())
+    from_store(cluster, &traces).await
+}
+
+/// The trace of a query that reads from the store what is in memory no more.
+async fn from_store(cluster: &mut Cluster, traces: &Traces) -> Result<()> {
+    cluster.reconfigure_daemons(LITTLE_MEMORY).await?;
+    traces.record();
+    let session = many_tasks(&Session::new("sf0.1", "TASK"));
+    let running = cluster.client.start(LARGE, &session).await?;
+    let id = running.id.clone();
+    running.finish().await?;
+    traces.expect_tree(&id, FROM_STORE).await?;
+    cluster.reconfigure_daemons("").await
 }
 
 /// Checks that a text contains the metrics of sinks and sources, and prints the first of each.

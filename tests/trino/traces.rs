@@ -21,9 +21,11 @@ use prost::Message as _;
 
 use crate::process::wait_until;
 
-/// Chains of spans that a trace has to contain, from the lowest to the query. Other spans may be
-/// between them.
-const CHAINS: [&[&str]; 5] = [
+/// Spans from the lowest to the query, with or without others between them.
+type Chain = &'static [&'static str];
+
+/// What the trace of any query contains.
+pub const USUAL: &[Chain] = &[
     &[
         "PUT",
         "segment",
@@ -37,6 +39,10 @@ const CHAINS: [&[&str]; 5] = [
     &["plan", "stopover.exchange", "query"],
     &["read", "stopover.read", "query"],
 ];
+
+/// What that of a query contains whose pages do not all fit into the daemons' memory. Whether it
+/// waits for memory depends on the disk.
+pub const FROM_STORE: &[Chain] = &[&["GET", "read", "stopover.read", "query"]];
 
 /// A collector for OTLP over HTTP. Cheap to clone.
 #[derive(Clone)]
@@ -76,12 +82,12 @@ impl Traces {
         *self.recorded.lock().expect("no receiver panics") = Some(Vec::new());
     }
 
-    /// Waits until the trace of a query contains all [`CHAINS`], and prints them.
-    pub async fn expect_tree(&self, query: &str) -> Result<()> {
+    /// Waits until the trace of a query contains all of these, and prints them.
+    pub async fn expect_tree(&self, query: &str, chains: &[Chain]) -> Result<()> {
         let missing = || {
             let recorded = self.recorded.lock().expect("no receiver panics");
             let spans = recorded.as_deref().unwrap_or_default();
-            CHAINS
+            chains
                 .iter()
                 .find(|chain| find(spans, query, chain).is_none())
         };
@@ -89,7 +95,7 @@ impl Traces {
         let waited = wait_until("the trace of the query", Duration::from_secs(60), complete).await;
         let spans = self.recorded.lock().expect("no receiver panics").take();
         let spans = spans.context("nothing was recorded")?;
-        for chain in CHAINS {
+        for chain in chains {
             let found = find(&spans, query, chain);
             let names = || {
                 let mut names: Vec<&str> = spans.iter().map(|span| span.name.as_str()).collect();

@@ -177,9 +177,8 @@ fn check_token(
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
+    use crate::http::tokens::TokenFile;
     use axum::body::Body;
     use axum::http::HeaderValue;
     use axum::http::header::AUTHORIZATION;
@@ -190,7 +189,11 @@ mod tests {
 
     fn tokens() -> Tokens {
         let text = format!("{FIRST}\nread {READER}\n");
-        Tokens::parse(&text, Path::new("tokens")).unwrap()
+        let file = TokenFile {
+            setting: SETTING,
+            path: "tokens".into(),
+        };
+        Tokens::parse(&text, &file).unwrap()
     }
 
     fn given(values: &[&str]) -> Request {

@@ -16,9 +16,9 @@ use serde::de::DeserializeOwned;
 
 use super::client_tls::{self, TlsFiles};
 use super::{ConfigArgs, EXIT_USAGE, failure};
-use crate::config::{Secret, ServerConfig, read_text_file};
+use crate::config::{Secret, ServerConfig};
 use crate::http::scopes::Scopes;
-use crate::http::tokens::Tokens;
+use crate::http::tokens::{TokenFile, Tokens};
 use crate::telemetry::logs::printable;
 
 /// To connect, and for the answer of a probe.
@@ -129,17 +129,12 @@ impl DaemonArgs {
     /// The exit code; the reason has been printed to stderr.
     pub(super) fn client(self) -> Result<DaemonClient, ExitCode> {
         let (mut client, server) = self.at.resolve()?;
-        let token_file = self.token_file;
-        let token_file = token_file.or_else(|| server.and_then(|server| server.token_file));
-        if let Some(path) = token_file {
-            let text = read_text_file(&path).map_err(|error| {
-                eprintln!(
-                    "stopover: token file {} cannot be read: {error}",
-                    path.display()
-                );
-                ExitCode::from(EXIT_USAGE)
-            })?;
-            let tokens = Tokens::parse(&text, &path).map_err(|error| {
+        let given = self.token_file.map(|path| ("--token-file", path));
+        let configured = || Some(("server.token_file", server?.token_file?));
+        if let Some((setting, path)) = given.or_else(configured) {
+            let file = TokenFile { setting, path };
+            let tokens = file.read().and_then(|text| Tokens::parse(&text, &file));
+            let tokens = tokens.map_err(|error| {
                 eprintln!("stopover: {error}");
                 ExitCode::from(EXIT_USAGE)
             })?;

@@ -16,7 +16,7 @@ use super::layers::Layers;
 use super::machine::Machine;
 use super::otel_variables;
 use super::problem::{ConfigErrors, InvalidValue, Origin, Problem};
-use super::secret::Secret;
+use super::secret::{Secret, names_token_file};
 use super::validate::Validator;
 use super::{Config, Origins, units};
 
@@ -74,6 +74,13 @@ impl Files {
         match self {
             Self::Real => std::fs::File::open(path).map(drop),
             Self::InMemory(files) => Self::in_memory(files, path).map(drop),
+        }
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        match self {
+            Self::Real => path.exists(),
+            Self::InMemory(files) => files.contains_key(path),
         }
     }
 }
@@ -314,33 +321,27 @@ fn finish(loaded: &mut Loaded, environment: &Environment, problems: &mut Vec<Pro
     };
     problems.extend(validator.problems());
     let server = &mut loaded.config.server;
-    let files: [(&str, &mut Option<PathBuf>, FileCheck); 4] = [
-        (
-            "server.token_file",
-            &mut server.token_file,
-            check_token_file,
-        ),
+    let files = [
+        ("server.token_file", &mut server.token_file),
+        ("server.admin_token_file", &mut server.admin_token_file),
         (
             "server.tls_certificate_file",
             &mut server.tls_certificate_file,
-            check_file,
         ),
-        ("server.tls_key_file", &mut server.tls_key_file, check_file),
-        (
-            "server.tls_client_ca_file",
-            &mut server.tls_client_ca_file,
-            check_file,
-        ),
+        ("server.tls_key_file", &mut server.tls_key_file),
+        ("server.tls_client_ca_file", &mut server.tls_client_ca_file),
     ];
-    for (key, file, check) in files {
+    for (key, file) in files {
         let Some(path) = file else { continue };
-        let written = path.display().to_string();
         *path = environment.cwd.join(&*path);
-        if let Err(why) = check(&environment.files, path) {
+        if let Err(what) = check_file(key, &environment.files, path) {
             let origin = loaded.origins.0.get(key).cloned();
-            // Without a separator it may be the token itself, under the wrong name.
-            let shown = Some(path.display().to_string()).filter(|_| written.contains(['/', '.']));
-            problems.push(Problem::new(key, shown, origin, why.to_string()));
+            // Where there is no such file, the value may be what should be in it.
+            let shown = environment
+                .files
+                .exists(path)
+                .then(|| path.display().to_string());
+            problems.push(Problem::new(key, shown, origin, what.to_string()));
         }
     }
 }
@@ -369,17 +370,14 @@ fn adapt_target_size(loaded: &mut Loaded, write: u64) {
     }
 }
 
-type FileCheck = fn(&Files, &Path) -> Result<(), InvalidValue>;
-
-/// The content is validated when the credentials are loaded.
-fn check_file(files: &Files, path: &Path) -> Result<(), InvalidValue> {
-    let opened = files.open(path);
-    opened.map_err(|e| format!("cannot be read: {e}").into())
-}
-
-fn check_token_file(files: &Files, path: &Path) -> Result<(), InvalidValue> {
-    let text = files.read(path);
-    let text = text.map_err(|e| format!("cannot be read: {e}"))?;
+/// Checks that a file can be read, and that one with tokens is not empty. The content is validated
+/// when the credentials are loaded.
+fn check_file(key: &str, files: &Files, path: &Path) -> Result<(), InvalidValue> {
+    let unreadable = |error: io::Error| format!("cannot be read: {error}");
+    if !names_token_file(key) {
+        return Ok(files.open(path).map_err(unreadable)?);
+    }
+    let text = files.read(path).map_err(unreadable)?;
     if text.lines().all(|line| line.trim().is_empty()) {
         return Err("the file holds no token: write one per line, or set the key to \"\"".into());
     }

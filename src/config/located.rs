@@ -59,10 +59,10 @@ impl Located {
 
 /// Whether a value may be shown: for a setting, its name determines whether it is a secret; options
 /// of base directories are never quoted. A value whose key resembles no setting may be a secret
-/// under a wrong name, and the value of a file setting may be the token itself.
+/// under a wrong name, and instead of the name of a file there may be its content.
 fn is_showable(key: &str, raw: &Raw) -> bool {
     match raw {
-        Raw::Text(text) if key.ends_with("_file") => text.expose().contains(['/', '.']),
+        Raw::Text(_) if key.ends_with("_file") => false,
         Raw::Unsupported(_) => false,
         _ if is_secret_name(key) => false,
         _ if keys::find(key).is_some() => true,

@@ -64,6 +64,12 @@ pub fn is_secret_name(key: &str) -> bool {
     !is_harmless && PARTS.iter().any(|part| leaf.contains(part))
 }
 
+/// Whether a setting names a file with tokens. Its value may be the token itself, by mistake, and
+/// is shown only if there is such a file.
+pub(super) fn names_token_file(key: &str) -> bool {
+    key.ends_with("token_file")
+}
+
 /// A URI as it may be shown: without user part, query and fragment, each of which may hold a
 /// secret.
 pub fn shown_uri(text: &str) -> String {

@@ -291,7 +291,8 @@ fn the_second_address_is_another_one_and_its_tokens_need_it() {
         &world.refusal(),
         &["stopover.toml:3", "server.admin_listen", "another port"],
     );
-    let world = self::world().set("server.admin_token_file=/tokens");
+    let world = self::world().set("server.admin_token_file=tokens");
+    std::fs::write(world.environment.cwd.join("tokens"), "secret\n").unwrap();
     assert_has(
         &world.refusal(),
         &["server.admin_token_file", "server.admin_listen"],
@@ -1012,7 +1013,69 @@ fn no_value_that_may_be_a_secret_is_shown_wherever_it_is_written() {
             assert_hidden(world().env(&format!("STOPOVER_SERVER__{upper}"), &value));
         }
     }
-    assert_hidden(world().set(&format!("server.token_file={CANARY}")));
+}
+
+/// Story: of the settings that name files with tokens, one was checked and the other was not: the
+/// token that was given instead of the file was printed by `check`, by the failure and by a reload.
+#[test]
+fn a_token_that_is_given_instead_of_its_file_is_refused_and_not_shown() {
+    let is_of_tokens = |name: &&str| super::secret::names_token_file(name);
+    let keys: Vec<_> = super::keys::names().filter(is_of_tokens).collect();
+    assert!(keys.contains(&"server.admin_token_file"), "{keys:?}");
+    // As `openssl rand -base64` and an issuer of JWTs write them.
+    let tokens = [
+        CANARY.to_owned(),
+        format!("a/{CANARY}/b.c"),
+        format!("/{CANARY}="),
+    ];
+    for (key, token) in keys
+        .iter()
+        .flat_map(|key| tokens.each_ref().map(|t| (key, t)))
+    {
+        let variable = format!("STOPOVER_{}", key.replace('.', "__").to_uppercase());
+        let (_, leaf) = key.split_once('.').unwrap();
+        let file = format!("[server]\n{leaf} = {token:?}\n");
+        for (origin, world) in [
+            (
+                format!("variable {variable}"),
+                world().env(&variable, token),
+            ),
+            (
+                format!("flag --set {key}"),
+                world().set(&format!("{key}={token}")),
+            ),
+            ("stopover.toml:2".to_owned(), world().file(&file)),
+        ] {
+            let without_address = world.refusals();
+            assert!(!format!("{without_address:?}").contains(CANARY));
+            let world = world.env("STOPOVER_SERVER__ADMIN_LISTEN", "127.0.0.1:1");
+            assert_has(&world.refusal(), &[key, &origin, "cannot be read"]);
+            assert_hidden(world);
+        }
+    }
+    assert_hidden(world().set(&format!("server.tokenn_file=./{CANARY}")));
+}
+
+#[test]
+fn every_file_that_a_setting_names_is_checked_and_its_path_made_absolute() {
+    let files = || super::keys::names().filter(|name| name.ends_with("_file"));
+    let given = |world: World| files().fold(world, |world, key| world.set(&format!("{key}=it")));
+    let world = given(world()).set("server.admin_listen=127.0.0.1:1");
+    let refused = world.refusals();
+    for key in files() {
+        let of_it = |text: &&String| text.starts_with(&format!("{key} ("));
+        let text = refused.iter().find(of_it).unwrap();
+        assert_has(text, &["flag --set", "cannot be read"]);
+    }
+    let path = world.environment.cwd.join("it");
+    std::fs::write(&path, "secret\n").unwrap();
+    let loaded = world.load().unwrap();
+    let shown = loaded
+        .settings()
+        .filter(|(name, ..)| name.ends_with("_file"));
+    for (name, value, _) in shown {
+        assert_eq!(value, path.to_str().unwrap(), "{name}");
+    }
 }
 
 /// Story: keys in the user part or the query of a URI were printed by its refusal.

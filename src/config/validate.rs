@@ -6,6 +6,7 @@
 
 use super::keys;
 use super::problem::{InvalidValue, Origin, Problem};
+use super::secret::names_token_file;
 use super::units::{format_size, format_size_like};
 use super::{Config, MemorySplit, Origins};
 use crate::human::count;
@@ -45,7 +46,8 @@ impl Validator<'_> {
     }
 
     fn problem(&self, key: &str, what: String) -> Problem {
-        let value = keys::find(key).map(|k| (k.show)(self.config));
+        let shown = keys::find(key).filter(|_| !names_token_file(key));
+        let value = shown.map(|k| (k.show)(self.config));
         Problem::new(key, value, self.origins.of(key), what)
     }
 

@@ -7,7 +7,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,9 +15,9 @@ use parking_lot::{Mutex, RwLock};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use super::tls::{Tls, TlsError, TlsFiles};
-use super::tokens::{TokenFileError, Tokens};
+use super::tokens::{TokenFile, TokenFileError, Tokens};
 use crate::certificate::Validity;
-use crate::config::{ServerConfig, read_text_file};
+use crate::config::ServerConfig;
 use crate::runtime::Clock;
 use crate::telemetry::credentials::{Credential, CredentialMetrics};
 
@@ -281,11 +281,15 @@ impl Inner {
         let Some(path) = &self.address.token_file else {
             return Ok(false);
         };
-        let text = read_tokens(path);
+        let file = TokenFile {
+            setting: self.address.token_setting,
+            path: path.clone(),
+        };
+        let text = file.read();
         if !is_new(last_tried, &text.as_ref().map_err(ToString::to_string)) {
             return Ok(false);
         }
-        let tokens = Tokens::parse(&text?, path)?;
+        let tokens = Tokens::parse(&text?, &file)?;
         *self.tokens.write() = Some(Arc::new(tokens));
         Ok(true)
     }
@@ -326,13 +330,6 @@ impl Inner {
             }
         }
     }
-}
-
-fn read_tokens(path: &Path) -> Result<String, TokenFileError> {
-    read_text_file(path).map_err(|source| TokenFileError::Unreadable {
-        path: path.to_owned(),
-        source,
-    })
 }
 
 /// Whether the content differs from the last tried one; records it as tried.

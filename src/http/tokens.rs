@@ -4,47 +4,84 @@
 //! not: know routes. Invariant: a token is never logged or part of an error.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use subtle::ConstantTimeEq as _;
 
 use super::scopes::Scopes;
+use crate::config::read_text_file;
 use crate::human::count;
 
 /// Shortest token, in characters: shorter ones could be guessed.
 const MIN_TOKEN: usize = 16;
 
+/// A file with tokens, and the setting or flag that names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenFile {
+    pub setting: &'static str,
+    pub path: PathBuf,
+}
+
+impl fmt::Display for TokenFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.setting, self.path.display())
+    }
+}
+
 /// Why a token file cannot be used. No variant holds the text of a line: it may be a token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenFileError {
-    #[error("server.token_file {} cannot be read: {source}", path.display())]
+    #[error("{file} cannot be read: {source}")]
     Unreadable {
-        path: PathBuf,
+        file: TokenFile,
         source: std::io::Error,
     },
-    #[error("server.token_file {} holds no token: write one per line", path.display())]
-    Empty { path: PathBuf },
+    /// There is no such file: instead of its name, the token itself may have been given.
+    #[error("the file that {setting} names cannot be read: {source}")]
+    Missing {
+        setting: &'static str,
+        source: std::io::Error,
+    },
+    #[error("{file} holds no token: write one per line")]
+    Empty { file: TokenFile },
     #[error(
-        "line {line} of server.token_file {} is not a token: a token is at least {MIN_TOKEN} \
-         characters of A-Z a-z 0-9 - . _ ~ + / =",
-        path.display()
+        "line {line} of {file} is not a token: a token is at least {MIN_TOKEN} characters of A-Z \
+         a-z 0-9 - . _ ~ + / ="
     )]
     Malformed {
-        path: PathBuf,
+        file: TokenFile,
         /// Counted from 1.
         line: usize,
     },
     #[error(
-        "line {line} of server.token_file {} does not start with known scopes: write either the \
-         token alone, which allows everything, or put its scopes before it, separated by commas \
-         (read, write, coordinate, admin)",
-        path.display()
+        "line {line} of {file} does not start with known scopes: write either the token alone, \
+         which allows everything, or put its scopes before it, separated by commas (read, write, \
+         coordinate, admin)"
     )]
     UnknownScope {
-        path: PathBuf,
+        file: TokenFile,
         /// Counted from 1.
         line: usize,
     },
+}
+
+impl TokenFile {
+    /// Reads the file. Blocks on file I/O.
+    ///
+    /// # Errors
+    /// If it is missing, or cannot be read as text.
+    pub fn read(&self) -> Result<String, TokenFileError> {
+        read_text_file(&self.path).map_err(|source| match self.path.exists() {
+            true => TokenFileError::Unreadable {
+                file: self.clone(),
+                source,
+            },
+            false => TokenFileError::Missing {
+                setting: self.setting,
+                source,
+            },
+        })
+    }
 }
 
 /// The accepted tokens.
@@ -73,20 +110,18 @@ impl fmt::Debug for Tokens {
 
 impl Tokens {
     /// Parses the text of a token file: one token per line, preceded by its scopes unless it has
-    /// all of them. Empty lines and lines that start with `#` are ignored. `path` is for errors.
+    /// all of them. Empty lines and lines that start with `#` are ignored. `file` is for errors.
     ///
     /// # Errors
     /// A line is not a token, or there is none.
-    pub fn parse(text: &str, path: &Path) -> Result<Self, TokenFileError> {
+    pub fn parse(text: &str, file: &TokenFile) -> Result<Self, TokenFileError> {
         let lines = text.lines().map(str::trim).zip(1..);
         let tokens: Vec<_> = lines
             .filter(|(line, _)| !line.is_empty() && !line.starts_with('#'))
-            .map(|(line, number)| parse_line(line, number, path))
+            .map(|(line, number)| parse_line(line, number, file))
             .collect::<Result<_, _>>()?;
         if tokens.is_empty() {
-            return Err(TokenFileError::Empty {
-                path: path.to_owned(),
-            });
+            return Err(TokenFileError::Empty { file: file.clone() });
         }
         Ok(Self(tokens))
     }
@@ -126,17 +161,17 @@ impl Tokens {
     }
 }
 
-fn parse_line(text: &str, line: usize, path: &Path) -> Result<Token, TokenFileError> {
-    let path = path.to_owned();
+fn parse_line(text: &str, line: usize, file: &TokenFile) -> Result<Token, TokenFileError> {
+    let file = file.clone();
     let (scopes, token) = match text.split_once(char::is_whitespace) {
         None => (Scopes::ALL, text),
         Some((words, token)) => match Scopes::parse(words) {
             Some(scopes) => (scopes, token.trim_start()),
-            None => return Err(TokenFileError::UnknownScope { path, line }),
+            None => return Err(TokenFileError::UnknownScope { file, line }),
         },
     };
     if token.len() < MIN_TOKEN || !token.bytes().all(is_token_byte) {
-        return Err(TokenFileError::Malformed { path, line });
+        return Err(TokenFileError::Malformed { file, line });
     }
     Ok(Token {
         text: token.as_bytes().into(),
@@ -158,7 +193,11 @@ mod tests {
     const THIRD: &str = "third-token-0123456789";
 
     fn tokens(text: &str) -> Result<Tokens, TokenFileError> {
-        Tokens::parse(text, Path::new("tokens"))
+        let file = TokenFile {
+            setting: "server.admin_token_file",
+            path: "tokens".into(),
+        };
+        Tokens::parse(text, &file)
     }
 
     fn scopes(tokens: &Tokens, token: &str) -> Option<Scopes> {
@@ -205,7 +244,8 @@ mod tests {
     #[test]
     fn a_file_without_a_token_or_with_a_bad_one_is_refused_without_showing_it() {
         let empty = tokens("# none\n\n").unwrap_err();
-        assert!(empty.to_string().contains("holds no token"));
+        let expected = "server.admin_token_file tokens holds no token";
+        assert!(empty.to_string().starts_with(expected), "{empty}");
         for bad in [
             "short",
             "secretword and-then-another-one",
@@ -217,7 +257,8 @@ mod tests {
         ] {
             let error = tokens(&format!("{FIRST}\n{bad}\n")).unwrap_err();
             let text = error.to_string();
-            assert!(text.contains("line 2"), "{text}");
+            let place = "line 2 of server.admin_token_file tokens";
+            assert!(text.starts_with(place), "{text}");
             for word in bad
                 .split_whitespace()
                 .filter(|w| !["read", "write"].contains(w))
@@ -237,6 +278,23 @@ mod tests {
         assert!(scope.to_string().contains("read, write, coordinate, admin"));
         let token = tokens("read token with spaces").unwrap_err();
         assert!(matches!(token, TokenFileError::Malformed { line: 1, .. }));
+    }
+
+    /// Story: a token that was given instead of the name of a file was part of the error.
+    #[test]
+    fn the_name_of_a_file_that_does_not_exist_is_not_shown() {
+        let setting = "server.admin_token_file";
+        let read = |path: &str| TokenFile {
+            setting,
+            path: path.into(),
+        };
+        let missing = read(FIRST).read().unwrap_err().to_string();
+        let expected = "the file that server.admin_token_file names cannot be read: ";
+        assert!(missing.starts_with(expected), "{missing}");
+        assert!(!missing.contains(FIRST), "{missing}");
+        let folder = read("/").read().unwrap_err().to_string();
+        let expected = "server.admin_token_file / cannot be read: ";
+        assert!(folder.starts_with(expected), "{folder}");
     }
 
     #[test]

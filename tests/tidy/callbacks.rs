@@ -28,11 +28,6 @@ const CALLABLES: &[(&str, usize, &str)] = &[
         "a row of the table of settings: how to set, show and check one",
     ),
     (
-        "src/config/load.rs",
-        1,
-        "how to check a file, by kind of file",
-    ),
-    (
         "src/config/values.rs",
         1,
         "the reader of a value that may be a word instead; not stored",

@@ -2,8 +2,8 @@
 //!
 //! Does: read the token, remove white space at its ends, refuse what no header can hold. Does not:
 //! exchange it (`pod`). Invariant: each call reads the file again, since Kubernetes replaces it
-//! every few minutes; an error names the option or variable and the file, and shows no character of
-//! the token.
+//! every few minutes; an error names the option or variable and the file, if there is one, and
+//! shows no character of the token.
 
 use std::io::{self, Read as _};
 use std::path::PathBuf;
@@ -24,11 +24,10 @@ pub(super) fn is_token_file_error(text: &str) -> bool {
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
-#[error("{ERROR}{} of {name} {reason}", .path.display())]
+#[error("{ERROR}{file} {reason}")]
 pub(super) struct TokenFileError {
-    /// The option or the environment variable.
-    name: String,
-    path: PathBuf,
+    /// The file and what names it.
+    file: String,
     #[source]
     reason: TokenFault,
 }
@@ -114,11 +113,17 @@ impl TokenFile {
     pub(super) fn read(&self) -> Result<Token, TokenFileError> {
         self.bytes()
             .and_then(|bytes| token(&bytes))
-            .map_err(|reason| TokenFileError {
-                name: self.name.clone(),
-                path: self.path.clone(),
-                reason,
-            })
+            .map_err(|reason| self.error(reason))
+    }
+
+    /// Where there is no such file, the given name may be the token itself.
+    fn error(&self, reason: TokenFault) -> TokenFileError {
+        let name = &self.name;
+        let file = match self.path.exists() {
+            true => format!("{} of {name}", self.path.display()),
+            false => format!("named by {name},"),
+        };
+        TokenFileError { file, reason }
     }
 
     /// The same within a request: beside it, and with one line of the log about white space, as the
@@ -131,11 +136,7 @@ impl TokenFile {
         let read = tokio::task::spawn_blocking(move || file.read()).await;
         // It neither panics nor is it cancelled while the daemon serves.
         let token = read.unwrap_or_else(|error| {
-            Err(TokenFileError {
-                name: self.name.clone(),
-                path: self.path.clone(),
-                reason: TokenFault::Unreadable(io::Error::other(error)),
-            })
+            Err(self.error(TokenFault::Unreadable(io::Error::other(error))))
         })?;
         if token.trimmed && !self.notice_logged.swap(true, Ordering::Relaxed) {
             tracing::info!(file = %self.path.display(), "{}", self.notice());
@@ -228,14 +229,14 @@ mod tests {
         for path in ["/dev/zero", "/dev"] {
             let error = TokenFile::new("`x`", path).read().unwrap_err();
             assert!(matches!(error.reason, TokenFault::NotFile), "{error}");
+            let file = format!("token, {path} of `x` is no file");
+            assert!(error.to_string().contains(&file), "{error}");
             assert!(!error.is_missing());
         }
-        let error = TokenFile::new("`x`", "/no/such").read().unwrap_err();
+        let error = TokenFile::new("`x`", "hush").read().unwrap_err();
         assert!(error.is_missing());
         let text = error.to_string();
-        assert!(
-            text.contains("token, /no/such of `x` cannot be read: "),
-            "{text}"
-        );
+        let expected = "token, named by `x`, cannot be read: ";
+        assert!(text.contains(expected) && !text.contains("hush"), "{text}");
     }
 }

@@ -7,6 +7,7 @@
 mod control_body;
 mod headers;
 mod json;
+mod list;
 mod number;
 mod page_body;
 mod path;
@@ -15,6 +16,7 @@ mod query;
 mod text;
 
 pub(super) use json::{JsonBody, OptionalJson, StrictJson};
+pub(super) use list::list;
 pub(super) use page_body::{PageContent, PageHead, read_exactly};
 pub(super) use path::{
     BaseParams, BasePath, ExchangeParams, ExchangePath, PartitionParams, PartitionPath, SinkParams,

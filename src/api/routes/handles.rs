@@ -1,7 +1,5 @@
 //! Source handles for the chosen attempts, streamed as lines of JSON.
 
-use std::collections::BTreeSet;
-
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -10,7 +8,7 @@ use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::api::extract::{ExchangeParams, ExchangePath, JsonBody, NoQuery, StrictJson};
+use crate::api::extract::{ExchangeParams, ExchangePath, JsonBody, NoQuery, StrictJson, list};
 use crate::api::page_framing::NDJSON_MEDIA_TYPE;
 use crate::api::problem::{Problem, ProblemResponse, ProblemType};
 use crate::api::state::{ApiDeps, SharedState};
@@ -27,7 +25,9 @@ const FRAME_SIZE: usize = 64 << 10;
 #[serde(deny_unknown_fields)]
 pub(crate) struct HandlesRequest {
     /// Pairs of task and attempt, each task at most once.
-    attempts: Vec<(u32, u32)>,
+    #[serde(deserialize_with = "list")]
+    #[schema(value_type = Vec<(u32, u32)>)]
+    attempts: Vec<TaskAttempt>,
     /// Approximate page bytes of a handle.
     target_size: u64,
     /// The newest version of handles that all daemons of the client read; any, if it is absent.
@@ -37,20 +37,15 @@ pub(crate) struct HandlesRequest {
     #[serde(default)]
     from_memory: bool,
     /// Runs of the daemons that the client has asked for what they have in memory: what they wrote
-    /// is read only if an attempt is not found without it.
-    #[serde(default)]
-    asked_daemons: Vec<String>,
+    /// is read only if an attempt is not found without it. At most 4096.
+    #[serde(default, deserialize_with = "list")]
+    #[schema(value_type = Vec<String>)]
+    asked_daemons: Vec<DaemonId>,
 }
 
 impl JsonBody for HandlesRequest {
     /// Bounded by the setting alone: there may be a million attempts.
     const MAX_SIZE: u64 = u64::MAX;
-}
-
-/// The runs of daemons that a request names.
-pub(super) fn runs(named: &[String]) -> Result<BTreeSet<DaemonId>, Problem> {
-    let runs = named.iter().map(|run| run.parse::<DaemonId>());
-    Ok(runs.collect::<Result<_, _>>()?)
 }
 
 /// A line with a handle.
@@ -99,12 +94,7 @@ pub(crate) async fn plan(
         return Err(Problem::invalid("target_size must be at least 1"));
     }
     check_version(wanted.handle_version)?;
-    let asked = runs(&wanted.asked_daemons)?;
-    let chosen = wanted
-        .attempts
-        .iter()
-        .map(|&(task, attempt)| TaskAttempt::new(task, attempt))
-        .collect::<Result<Vec<_>, _>>()?;
+    let chosen = wanted.attempts;
     if wanted.from_memory {
         let planned = plan_from_memory(&state, &exchange, &chosen, wanted.target_size).await?;
         let frames = unknown_line(planned.unknown).chain(BodyFrames::new(planned.handles));
@@ -112,6 +102,7 @@ pub(crate) async fn plan(
     }
     SpanRef::current().set_number("stopover.attempts", chosen.len() as u64);
     let ordered = state.parts.exchanges.lookup(&exchange).await?.ordered;
+    let asked = wanted.asked_daemons.into_iter().collect();
     let commits = &state.parts.commits;
     let planned = commits.plan_rest(&exchange, ordered, &chosen, wanted.target_size, &asked);
     // The plan holds the footers of the exchange until the last line has been sent.

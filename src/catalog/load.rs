@@ -26,8 +26,9 @@ use crate::storage::ListedSegment;
 /// Footers fetched at a time: as many requests as one remote base directory accepts, since planning
 /// a large exchange is mostly waiting for them.
 const CONCURRENCY: usize = 64;
-/// Memory that a plan needs for each commit record besides the footers: its entries in maps.
-const COMMIT_MEMORY: u64 = 256;
+/// Memory that a plan needs for each commit record besides the footers: its entries in maps; or
+/// that a summary needs, with the answer that is made of it.
+pub(super) const COMMIT_MEMORY: u64 = 256;
 /// Memory that it needs for each sink of a segment: whether it is chosen, and its counts.
 const SINK_MEMORY: u64 = 32;
 

@@ -195,12 +195,18 @@ impl Catalog {
         cached
     }
 
-    /// The committed attempts and the segments of an exchange.
+    /// The committed attempts and the segments of an exchange, with their reservation: it holds
+    /// [`COMMIT_MEMORY`] bytes for each attempt, also for an answer that is made of them.
+    ///
+    /// [`COMMIT_MEMORY`]: super::load::COMMIT_MEMORY
     ///
     /// # Errors
     /// [`CatalogError`] if a base directory or a footer cannot be read, or if a segment that was
     /// listed or that this daemon has in memory has vanished.
-    pub async fn summary(&self, exchange: &ExchangeId) -> Result<ExchangeSummary, CatalogError> {
+    pub async fn summary(
+        &self,
+        exchange: &ExchangeId,
+    ) -> Result<(ExchangeSummary, Reservation), CatalogError> {
         let (listed, known) = self.load_all(exchange).await?;
         if let Some(failure) = listed.failure {
             return Err(failure.into());
@@ -226,10 +232,11 @@ impl Catalog {
             size: listed.size,
         });
         let segments = segments.collect();
-        Ok(ExchangeSummary {
+        let summary = ExchangeSummary {
             committed,
             segments,
-        })
+        };
+        Ok((summary, known.memory))
     }
 
     /// Plans with these segments. If there are many, no other task waits for it.

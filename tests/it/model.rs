@@ -296,7 +296,7 @@ impl World {
                 };
                 assert_eq!(got, self.model.expected(partition), "partition {partition}");
             }
-            let content = daemon.catalog.summary(&self.exchange).await.unwrap();
+            let (content, _memory) = daemon.catalog.summary(&self.exchange).await.unwrap();
             let got: Vec<TaskAttempt> = content.committed.iter().map(|c| c.attempt).collect();
             let expected: Vec<TaskAttempt> = self
                 .model

@@ -406,7 +406,7 @@ async fn nothing_of_an_unfinished_or_aborted_attempt_is_visible() {
     );
     daemon.ingest.finish(&good, None).await.unwrap();
     for daemon in [daemon, shared.daemon(2)] {
-        let content = daemon.catalog.summary(&x).await.unwrap();
+        let (content, _memory) = daemon.catalog.summary(&x).await.unwrap();
         let attempts: Vec<_> = content.committed.iter().map(|c| c.attempt.task).collect();
         assert_eq!(attempts, [2]);
         assert_eq!(read(&daemon, &x, 0).await.unwrap().len(), 200_000);
@@ -516,6 +516,7 @@ async fn a_finish_and_an_abort_that_race_agree_on_one_outcome() {
             .summary(&x)
             .await
             .unwrap()
+            .0
             .committed
             .is_empty();
         assert_eq!(finished.is_ok(), visible);
@@ -965,7 +966,7 @@ async fn no_footer_is_written_that_would_be_refused_when_it_is_read() {
     assert!(refusal.contains("limits.max_footer_size"), "{refusal}");
     let reader = daemon(2);
     assert_eq!(read(&reader, &x, 7).await.unwrap().len(), 8);
-    let content = reader.catalog.summary(&x).await.unwrap();
+    let (content, _memory) = reader.catalog.summary(&x).await.unwrap();
     assert_eq!(content.committed.len(), 6000);
 }
 

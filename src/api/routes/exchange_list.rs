@@ -1,10 +1,15 @@
 //! Exchanges for people: list and show.
 
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::State;
-use serde::Serialize;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use serde::{Serialize, Serializer};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::api::extract::{
@@ -13,6 +18,8 @@ use crate::api::extract::{
 use crate::api::problem::{Problem, ProblemResponse, ProblemType};
 use crate::api::state::SharedState;
 use crate::exchange::{ExchangeOverview, ListFilter, overview_of};
+use crate::id::SegmentId;
+use crate::memory::{Reservation, ReservedBytes};
 
 /// Exchanges in a response, unless the request has a limit.
 const DEFAULT_LIMIT: usize = 1_000;
@@ -140,7 +147,13 @@ pub(crate) struct Committed {
     /// Page bytes, without frame headers.
     bytes: u64,
     /// The segment that holds its commit record.
-    segment: String,
+    #[serde(serialize_with = "as_text")]
+    #[schema(value_type = String)]
+    segment: SegmentId,
+}
+
+fn as_text<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }
 
 /// A segment.
@@ -220,7 +233,7 @@ pub(crate) async fn show(
     State(state): State<SharedState>,
     ExchangePath(exchange): ExchangePath,
     _: NoQuery,
-) -> Result<Json<ExchangeContent>, Problem> {
+) -> Result<Response, Problem> {
     let (parts, now) = (&state.parts, state.parts.runtime.clock.wall_millis());
     parts.exchanges.lookup_uncached(&exchange).await?;
     let overview = overview_of(&parts.storage, &exchange).await;
@@ -228,13 +241,13 @@ pub(crate) async fn show(
     // The marker still exists after the segments were listed, so the list was complete, and what is
     // missing was lost.
     parts.exchanges.lookup_uncached(&exchange).await?;
-    let (overview, content) = (overview?, content?);
-    let committed = content.committed.iter().map(|done| Committed {
+    let (overview, (content, memory)) = (overview?, content?);
+    let committed = content.committed.into_iter().map(|done| Committed {
         task: done.attempt.task,
         attempt: done.attempt.attempt,
         pages: done.totals.pages,
         bytes: done.totals.bytes,
-        segment: done.segment.to_string(),
+        segment: done.segment,
     });
     let segments = content.segments.iter().map(|found| Segment {
         segment: found.address.segment.to_string(),
@@ -243,9 +256,35 @@ pub(crate) async fn show(
         size: found.size,
         sealed_millis: found.sealed_millis,
     });
-    Ok(Json(ExchangeContent {
+    let answer = ExchangeContent {
         exchange: ListedExchange::new(overview, now),
         committed: committed.collect(),
         segments: segments.collect(),
-    }))
+    };
+    let body = reserved_json(&answer, memory);
+    Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// An answer as JSON, which holds what it needs of `memory` until it has been sent.
+fn reserved_json(answer: &impl Serialize, mut memory: Reservation) -> Bytes {
+    let mut size = ByteCount(0);
+    serde_json::to_writer(&mut size, answer).expect("an answer is plain data");
+    let mut json = Vec::with_capacity(size.0);
+    serde_json::to_writer(&mut json, answer).expect("an answer is plain data");
+    memory.shrink_to(json.len() as u64);
+    ReservedBytes::into_bytes(json.into(), memory)
+}
+
+/// Counts what is written, so that a buffer gets exactly that size.
+struct ByteCount(usize);
+
+impl Write for ByteCount {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -3,7 +3,13 @@
 use std::time::Duration;
 
 use futures::future::join_all;
+use stopover::app::Daemon;
 use stopover::catalog::handle::{Handle, Seals};
+use stopover::config::{BaseDirectoryConfig, Config};
+use stopover::id::{DaemonId, ExchangeId, SegmentId, TaskAttempt};
+use stopover::runtime::Runtime;
+use stopover::segment::footer::{CommitRecord, Totals};
+use stopover::segment::writer::{SegmentDraft, write_segment};
 use stopover::storage::identity::Identity;
 
 use super::target::{BATCH, JSON, PAGE, TEXT, Target};
@@ -290,5 +296,69 @@ async fn no_list_in_a_json_body_needs_more_memory_than_is_reserved_for_it() {
     // The bodies are read at most two at a time: 32 MiB.
     let most = 80 * MIB as u64;
     assert!(grown < most, "{grown} bytes more, {most} are allowed");
+    target.assert_unharmed().await;
+}
+
+/// Stores a segment that commits very many attempts, each without a page.
+async fn commit_at_once(target: &Target, exchange: &str, tasks: u32) {
+    let mut config = Config::default();
+    let uri = format!("file://{}", target.base.path().join("base").display());
+    config.base_directories = vec![BaseDirectoryConfig {
+        uri,
+        ..BaseDirectoryConfig::default()
+    }];
+    let daemon = Daemon::build(&config, &Runtime::system()).unwrap();
+    daemon.start(Duration::from_secs(10)).await;
+    let exchange: ExchangeId = exchange.parse().unwrap();
+    let segment = SegmentId {
+        daemon: DaemonId(7),
+        sequence: 0,
+    };
+    let commits = (0..tasks).map(|task| CommitRecord {
+        attempt: TaskAttempt::new(task, 0).unwrap(),
+        totals: Totals::default(),
+        predecessors: Vec::new(),
+    });
+    let image = write_segment(SegmentDraft {
+        exchange: exchange.clone(),
+        segment,
+        sealed_millis: 0,
+        runs: Vec::new(),
+        commits: commits.collect(),
+    });
+    let storage = &daemon.storage;
+    let stored = storage.put_segment(&exchange, segment, image.content).await;
+    stored.unwrap();
+}
+
+/// Story: the answer about one exchange took memory for each of its attempts that nothing counted:
+/// 30 MB for 64,000 of them while it was made, and 6 MB until it was read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exchange_of_very_many_attempts_is_shown_within_the_budget() {
+    let target = Target::start(64, &[]).await;
+    target.announce("many", 1).await;
+    commit_at_once(&target, "many", 64_000).await;
+    let one = target.send("GET /v1/exchanges/many", &[], &[]).await;
+    assert_eq!(one.status, 200, "{one:?}");
+    let answer: serde_json::Value = serde_json::from_slice(&one.body).unwrap();
+    assert_eq!(answer["committed"].as_array().unwrap().len(), 64_000);
+    let before = target.process.peak_resident();
+    let stalled = (0..40).map(|_| async {
+        let mut client = target.connect().await;
+        client.send_head("GET /v1/exchanges/many", &[]).await;
+        // Some are served until they are found to be stalled, others wait for their memory.
+        let status = tokio::time::timeout(Duration::from_secs(8), client.status()).await;
+        (client, status.ok().flatten())
+    });
+    let stalled: Vec<(RawClient, Option<u16>)> = join_all(stalled).await;
+    let served = stalled.iter().filter(|(_, status)| *status == Some(200));
+    assert!(served.count() > 2, "others give way to the next");
+    let grown = target.process.peak_resident() - before;
+    drop(stalled);
+    // The read memory, and what the allocator retains.
+    let most = 64 * MIB as u64;
+    assert!(grown < most, "{grown} bytes more for 40 at a time");
+    let again = target.send("GET /v1/exchanges/many", &[], &[]).await;
+    assert_eq!((again.status, again.body == one.body), (200, true));
     target.assert_unharmed().await;
 }

@@ -23,6 +23,8 @@ use tokio_rustls::rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned,
 };
 
+use crate::config::read_file;
+
 /// The files that TLS to a daemon needs.
 #[derive(Debug, Clone)]
 pub(super) struct TlsFiles {
@@ -41,7 +43,7 @@ pub(super) fn within(
     files: &TlsFiles,
 ) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
     let certificate = &files.expected;
-    let expected = CertificateDer::from_pem_file(certificate)
+    let expected = CertificateDer::from_pem_slice(&read(certificate)?)
         .map_err(|error| unusable(certificate, "certificate", &error))?;
     let provider = Arc::new(aws_lc_rs::default_provider());
     let pinned = Pinned {
@@ -56,10 +58,10 @@ pub(super) fn within(
     let config = match &files.own {
         None => config.with_no_client_auth(),
         Some((chain, key)) => {
-            let chain = CertificateDer::pem_file_iter(chain)
-                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            let chain = CertificateDer::pem_slice_iter(&read(chain)?)
+                .collect::<Result<Vec<_>, _>>()
                 .map_err(|error| unusable(chain, "certificate", &error))?;
-            let own = PrivateKeyDer::from_pem_file(key)
+            let own = PrivateKeyDer::from_pem_slice(&read(key)?)
                 .map_err(|error| unusable(key, "private key", &error))?;
             config
                 .with_client_auth_cert(chain, own)
@@ -69,6 +71,11 @@ pub(super) fn within(
     let name = ServerName::from(stream.peer_addr()?.ip());
     let connection = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
     Ok(StreamOwned::new(connection, stream))
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let unreadable = |error| io::Error::other(format!("{}: {error}", path.display()));
+    read_file(path).map_err(unreadable)
 }
 
 fn unusable(path: &Path, what: &str, error: &pem::Error) -> io::Error {

@@ -14,11 +14,19 @@ const MAX_FILE: u64 = 4 << 20;
 /// # Errors
 /// Those of the file system, and `FileTooLarge`.
 pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    read_file_up_to(path, MAX_FILE)
+}
+
+/// The same with a limit of its own, in bytes.
+///
+/// # Errors
+/// As [`read_file`].
+pub fn read_file_up_to(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     let file = std::fs::File::open(path)?;
-    file.take(MAX_FILE + 1).read_to_end(&mut content)?;
-    if content.len() as u64 > MAX_FILE {
-        let what = format!("it has more than {} MiB", MAX_FILE >> 20);
+    file.take(most + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > most {
+        let what = format!("it has more than {} MiB", most >> 20);
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
     }
     Ok(content)

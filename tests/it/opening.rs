@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use stopover::config::{BaseDirectoryConfig, Secret};
+use stopover::config::{BaseDirectoryConfig, Scheme, Secret, options};
 use stopover::runtime::Random;
 
 use crate::corpus::{inputs, mutated, mutations};
@@ -60,41 +60,86 @@ const VALUES: [&str; 26] = [
 
 /// Those that have made a client panic, tried with every option: nothing, and the end of a line.
 const ALWAYS: [&str; 3] = ["", "\n", "a\n"];
-/// Of the other cases one of so many is tried. Coprime with the number of values, so that every
-/// value has its turn.
+/// Those that an option which names files is tried with: what never ends, and a folder.
+const ALWAYS_AS_FILES: [&str; 2] = ["/dev/zero", "/dev"];
+/// Of the other cases of a cloud one of so many is tried. Coprime with the number of values, so
+/// that every value has its turn.
 const STEP: usize = 9;
 
-const S3: &str = "region endpoint allow_http ca_file path_style upload_checksum access_key_id \
-    secret_access_key session_token aws_access_key_id aws_secret_access_key aws_default_region \
-    aws_region aws_bucket aws_endpoint aws_endpoint_url_s3 aws_session_token \
-    aws_virtual_hosted_style_request aws_s3_express aws_imdsv1_fallback aws_metadata_endpoint \
-    aws_unsigned_payload aws_checksum_algorithm aws_container_credentials_relative_uri \
-    aws_container_credentials_full_uri aws_container_authorization_token_file \
-    aws_web_identity_token_file aws_role_arn aws_role_session_name aws_endpoint_url_sts \
-    aws_skip_signature aws_copy_if_not_exists aws_conditional_put aws_disable_tagging \
-    aws_disable_bulk_delete aws_request_payer aws_server_side_encryption aws_sse_kms_key_id \
-    aws_sse_bucket_key_enabled aws_sse_customer_key_base64 aws_allow_http \
-    aws_allow_invalid_certificates aws_connect_timeout aws_default_content_type aws_http1_only \
-    aws_http2_only aws_http2_keep_alive_interval aws_http2_keep_alive_timeout \
-    aws_http2_max_frame_size aws_pool_idle_timeout aws_pool_max_idle_per_host aws_proxy_url \
-    aws_proxy_ca_certificate aws_proxy_excludes aws_randomize_addresses aws_timeout aws_user_agent";
+/// Names that only the store's client knows; `options::all` has ours.
+const OF_CLIENTS: [(Scheme, &str); 3] = [
+    (
+        Scheme::S3,
+        "aws_access_key_id aws_secret_access_key aws_default_region aws_region aws_bucket \
+            aws_endpoint aws_endpoint_url_s3 aws_session_token aws_virtual_hosted_style_request \
+            aws_s3_express aws_imdsv1_fallback aws_metadata_endpoint aws_unsigned_payload \
+            aws_checksum_algorithm aws_container_credentials_relative_uri \
+            aws_container_credentials_full_uri aws_container_authorization_token_file \
+            aws_web_identity_token_file aws_role_arn aws_role_session_name aws_endpoint_url_sts \
+            aws_skip_signature aws_copy_if_not_exists aws_conditional_put aws_disable_tagging \
+            aws_disable_bulk_delete aws_request_payer aws_server_side_encryption \
+            aws_sse_kms_key_id aws_sse_bucket_key_enabled aws_sse_customer_key_base64 \
+            aws_allow_http aws_allow_invalid_certificates aws_connect_timeout \
+            aws_default_content_type aws_http1_only aws_http2_only aws_http2_keep_alive_interval \
+            aws_http2_keep_alive_timeout aws_http2_max_frame_size aws_pool_idle_timeout \
+            aws_pool_max_idle_per_host aws_proxy_url aws_proxy_ca_certificate aws_proxy_excludes \
+            aws_randomize_addresses aws_timeout aws_user_agent",
+    ),
+    (
+        Scheme::Gs,
+        "google_service_account google_service_account_key google_base_url \
+            google_application_credentials google_bearer_token google_skip_signature \
+            google_timeout google_user_agent google_default_content_type google_proxy_url",
+    ),
+    (
+        Scheme::Az,
+        "azure_storage_account_key azure_storage_account_name azure_authority_host \
+            azure_storage_sas_token azure_storage_token azure_storage_endpoint azure_msi_endpoint \
+            azure_object_id azure_msi_resource_id azure_federated_token_file \
+            azure_use_fabric_endpoint azure_use_azure_cli azure_skip_signature \
+            azure_fabric_token_service_url azure_fabric_workload_host azure_fabric_session_token \
+            azure_fabric_cluster_identifier azure_credential_type azure_storage_encryption_key \
+            azure_timeout azure_user_agent",
+    ),
+];
 
-const GS: &str = "service_account_path service_account_key application_credentials endpoint \
-    allow_http ca_file google_service_account google_service_account_key google_base_url \
-    google_application_credentials google_bearer_token google_skip_signature google_timeout \
-    google_user_agent google_default_content_type google_proxy_url";
+/// Every option of a scheme.
+fn names(scheme: Scheme) -> Vec<&'static str> {
+    let ours = options::all().filter(|(of, _)| of.is_none_or(|of| of == scheme));
+    let clients = OF_CLIENTS.iter().filter(|(of, _)| *of == scheme);
+    let clients = clients.flat_map(|(_, names)| names.split_whitespace());
+    ours.map(|(_, name)| name).chain(clients).collect()
+}
 
-const AZ: &str = "account access_key sas_token client_id client_secret tenant_id endpoint \
-    allow_http ca_file use_emulator azure_storage_account_key azure_storage_account_name \
-    azure_authority_host azure_storage_sas_token azure_storage_token azure_storage_endpoint \
-    azure_msi_endpoint azure_object_id azure_msi_resource_id azure_federated_token_file \
-    azure_use_fabric_endpoint azure_use_azure_cli azure_skip_signature \
-    azure_fabric_token_service_url azure_fabric_workload_host azure_fabric_session_token \
-    azure_fabric_cluster_identifier azure_credential_type azure_storage_encryption_key \
-    azure_timeout azure_user_agent";
+/// Whether an option names files or a folder.
+fn names_file(name: &str) -> bool {
+    let ends = [
+        "_file",
+        "_files",
+        "_path",
+        "_dir",
+        "_credentials",
+        "_keytab",
+        "_cache",
+    ];
+    ends.iter().any(|end| name.ends_with(end))
+}
+
+/// Another option without which this one is not used, with a value.
+fn companion(name: &str) -> Option<(&'static str, &'static str)> {
+    match name {
+        "client_certificate_file" => Some(("client_key_file", "/dev/null")),
+        "client_key_file" => Some(("client_certificate_file", "/dev/null")),
+        _ => None,
+    }
+}
 
 /// What makes the rest of a configuration complete, so that the odd value gets as far as possible.
-const COMPLETE: [(&str, &[(&str, &str)]); 6] = [
+const COMPLETE: [(&str, &[(&str, &str)]); 10] = [
+    ("file:///nowhere/at/all", &[]),
+    ("memory://m/p", &[]),
+    ("hdfs://node:8020/p", &[]),
+    ("viewfs://table/p", &[]),
     (
         "s3://bucket/p",
         &[("access_key_id", "id"), ("secret_access_key", "key")],
@@ -144,33 +189,38 @@ fn is_opened(
 
 /// Story: a key id, a secret, a token, a region or an endpoint that ended with the end of a line
 /// made the daemon panic, from the file and from the environment. Later a step of 8 through 26
-/// values left every second value untried. All cases are tried where more mutations than usual are
-/// wanted.
+/// values left every second value untried, and a list of names lacked those options that were added
+/// after it: two of them read a device that never ends until the memory was used up. All cases are
+/// tried where more mutations than usual are wanted.
 #[test]
 fn every_option_with_every_odd_value_is_opened_or_refused_without_a_panic() {
-    let step = if mutations().0 > 1000 { 1 } else { STEP };
+    let all = mutations().0 > 1000;
     let (mut number, mut tried, mut panicked) = (0, BTreeSet::new(), Vec::new());
     for (uri, complete) in COMPLETE {
-        let names = match &uri[..2] {
-            "s3" => S3,
-            "gs" => GS,
-            _ => AZ,
+        let scheme = Scheme::of(uri).unwrap();
+        let step = if all || scheme.client_prefix().is_none() {
+            1
+        } else {
+            STEP
         };
-        for name in names.split_whitespace() {
+        for name in names(scheme) {
             for value in VALUES {
                 number += 1;
-                if number % step != 0 && !ALWAYS.contains(&value) {
+                let always = ALWAYS.contains(&value)
+                    || (names_file(name) && ALWAYS_AS_FILES.contains(&value));
+                if number % step != 0 && !always {
                     continue;
                 }
-                tried.insert((&uri[..2], value));
-                if !is_opened(uri, complete, name, value) {
+                tried.insert((scheme.name(), value));
+                let given: Vec<_> = complete.iter().copied().chain(companion(name)).collect();
+                if !is_opened(uri, &given, name, value) {
                     panicked.push(format!("{uri} with {name} = {value:?}"));
                 }
             }
         }
     }
     assert_eq!(panicked, Vec::<String>::new());
-    assert_eq!(tried.len(), 3 * VALUES.len(), "{tried:?}");
+    assert_eq!(tried.len(), Scheme::ALL.len() * VALUES.len(), "{tried:?}");
 }
 
 /// What a file with a token may hold.

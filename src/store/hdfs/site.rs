@@ -6,9 +6,10 @@
 //! a smaller configuration.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::config::read_file_up_to;
 
 /// The files of a folder that are read, in this order; later ones override earlier ones.
 const FILES: [&str; 2] = ["core-site.xml", "hdfs-site.xml"];
@@ -162,10 +163,13 @@ fn read(
         path: own(),
         source,
     };
-    if fs::metadata(path).map_err(unreadable)?.len() > MAX_SIZE {
-        return Err(SiteError::TooLarge { path: own() });
-    }
-    let text = fs::read_to_string(path).map_err(unreadable)?;
+    let content = read_file_up_to(path, MAX_SIZE).map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => SiteError::TooLarge { path: own() },
+        _ => unreadable(error),
+    })?;
+    let text = String::from_utf8(content);
+    let text =
+        text.map_err(|error| unreadable(io::Error::new(io::ErrorKind::InvalidData, error)))?;
     let options = roxmltree::ParsingOptions {
         allow_dtd: true,
         ..Default::default()
@@ -210,6 +214,8 @@ fn add(property: &roxmltree::Node<'_, '_>, properties: &mut BTreeMap<String, Str
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn site(text: &str) -> Result<Site, SiteError> {
@@ -261,6 +267,14 @@ mod tests {
         write("more.xml", include);
         let error = Site::of_folder(folder.path()).unwrap_err().to_string();
         assert!(error.contains("more.xml is included too deeply"), "{error}");
+    }
+
+    /// Story: the size of a device is 0, and what it gives never ends.
+    #[test]
+    fn a_device_that_never_ends_is_larger_than_any_configuration() {
+        let error = Site::of_files(&["/dev/zero".into()]).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("/dev/zero is larger than 16 MiB"), "{text}");
     }
 
     #[test]

@@ -102,6 +102,15 @@ fn check_file(path: &str) -> Result<(), FormError> {
     }
 }
 
+/// What a file contains.
+///
+/// # Errors
+/// If it cannot be read, is no file, or too large to be a certificate or a key.
+pub(super) fn content(path: &str) -> Result<Vec<u8>, FormError> {
+    check_file(path)?;
+    read_file(path.as_ref()).map_err(FormError::Unreadable)
+}
+
 /// What `parse` finds in a file of certificates.
 ///
 /// # Errors
@@ -110,8 +119,7 @@ pub(super) fn certificates<T, E>(
     path: &str,
     parse: impl FnOnce(&[u8]) -> Result<Vec<T>, E>,
 ) -> Result<Vec<T>, FormError> {
-    check_file(path)?;
-    let pem = read_file(path.as_ref()).map_err(FormError::Unreadable)?;
+    let pem = content(path)?;
     let found = parse(&pem).ok().filter(|found| !found.is_empty());
     found.ok_or(FormError::NoCertificate)
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use object_store::{ClientConfigKey as Key, ClientOptions};
 use reqwest::{Certificate, ClientBuilder, Identity, NoProxy, Proxy};
 
-use super::form::{self, FormError};
+use super::form;
 use crate::certificate::Validity;
 use crate::store::options::Options;
 
@@ -50,8 +50,8 @@ impl ClientTls {
                 return None;
             }
         };
-        let read = |path: &str| std::fs::read(path).map_err(FormError::Unreadable);
-        let (chain, key) = match (read(certificate.expose()), read(key.expose())) {
+        let files = [&certificate, &key].map(|path| form::content(path.expose()));
+        let (chain, key) = match files.into() {
             (Ok(chain), Ok(key)) => (chain, key),
             (Err(error), _) => {
                 options.refuse(CERTIFICATE, &error.to_string());

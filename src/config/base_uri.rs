@@ -182,6 +182,9 @@ impl BaseUri {
                     Some(_) => return Self::parse(text),
                     None => rest,
                 };
+                if path.contains(['?', '#']) {
+                    return Err(BaseUriError::QueryOrFragment);
+                }
                 (!path.starts_with('/')).then_some(path)
             }
             Some(_) => None,

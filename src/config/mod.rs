@@ -38,7 +38,7 @@ pub use load::{Draft, Environment, Files, Flags, Loaded, cloud_variables, draft,
 pub use machine::Machine;
 pub use problem::{ConfigErrors, InvalidValue, Origin, Problem};
 pub use reload::{BaseFiles, Change, Changes};
-pub use secret::{Secret, is_secret_name, shown_uri};
+pub use secret::{Secret, is_secret_name, shown_authority, shown_uri};
 pub use sections::*;
 
 /// Origins of the settings that are not defaults, by `section.key`.

@@ -71,22 +71,34 @@ pub(super) fn names_token_file(key: &str) -> bool {
 }
 
 /// A URI as it may be shown: without user part, query and fragment, each of which may hold a
-/// secret.
+/// secret. It may lack slashes: it is shown where it is refused.
 pub fn shown_uri(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else {
+    let is_scheme_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+    let colon = text.find(|c| !is_scheme_char(c)).filter(|at| *at > 0);
+    let Some(rest) = colon.and_then(|at| text[at..].strip_prefix(':')) else {
         return text.to_owned();
     };
+    let rest = rest
+        .strip_prefix("//")
+        .or(rest.strip_prefix('/'))
+        .unwrap_or(rest);
+    let start = &text[..text.len() - rest.len()];
+    format!("{start}{}", shown_authority(rest))
+}
+
+/// What follows the slashes of a URI, likewise.
+pub fn shown_authority(rest: &str) -> String {
     let (user, rest) = match user_part(rest) {
         Some(end) => ("***@", &rest[end..]),
         None => ("", rest),
     };
     match rest.find(['?', '#']) {
-        Some(at) => format!("{scheme}://{user}{}***", &rest[..=at]),
-        None => format!("{scheme}://{user}{rest}"),
+        Some(at) => format!("{user}{}***", &rest[..=at]),
+        None => format!("{user}{rest}"),
     }
 }
 
-/// The end of the user part of a URI, given what follows its `://`. The part may contain slashes
+/// The end of the user part of a URI, given what follows its slashes. The part may contain slashes
 /// that should have been escaped, as secret keys of S3 do.
 pub(super) fn user_part(rest: &str) -> Option<usize> {
     let authority = rest.split('/').next().unwrap_or_default();
@@ -142,7 +154,15 @@ mod tests {
             ("az://c/p?sig=hush", "az://c/p?***"),
             ("s3://id:hu?sh@b", "s3://***@b"),
             ("az://c/p#hush", "az://c/p#***"),
+            ("az:c?sv=1&sig=hush", "az:c?***"),
+            ("s3:/bucket/x#hush", "s3:/bucket/x#***"),
+            ("s3:id:hush@bucket/x", "s3:***@bucket/x"),
+            ("s3:/id:hu/sh@bucket/x", "s3:/***@bucket/x"),
+            ("file:///a@b/c", "file:///a@b/c"),
+            ("arn:aws:kms:key", "arn:aws:kms:key"),
             ("./plain", "./plain"),
+            (":", ":"),
+            ("", ""),
         ] {
             assert_eq!(shown_uri(given), shown);
         }

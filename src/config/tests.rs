@@ -1093,6 +1093,16 @@ fn a_secret_in_a_uri_is_refused_and_not_shown() {
         "id:CANARY@bucket",
         "s3://a,s3://id:CANARY@b",
         "file://u:CANARY@/x",
+        "az:container?sv=1&sig=CANARY",
+        "abfs:c?sig=CANARY",
+        "s3:/bucket/x?key=CANARY",
+        "s3a:/bucket/x#CANARY",
+        "s3:id:CANARY@bucket",
+        "s3:/id:CAN/CANARY@bucket",
+        "https:host?CANARY",
+        "file:x?k=CANARY",
+        "file:/x?k=CANARY",
+        "file:./x#CANARY",
     ] {
         let mut flagged = world();
         flagged.flags.base_directories = vec![uri.into()];

@@ -1,5 +1,5 @@
 //! Secrets in output: a canary stands wherever a secret may be configured or issued, and everything
-//! that `check` and a daemon print and answer is searched for it.
+//! that `check`, `import` and a daemon print and answer is searched for it.
 //!
 //! Story: an endpoint with a user part was shown by `/readyz`, the page, the log and `check`. Later
 //! a store that repeats the request was shown with the tokens that STS, instance metadata and
@@ -229,6 +229,61 @@ fn other_cases(server: &str) -> Vec<Case> {
             vec![account(), ("access_key", CANARY.to_owned())],
         ),
     ]
+}
+
+/// Lines of Trino's file with a secret, wherever one may be by right or by mistake.
+const IMPORTED: [&str; 19] = [
+    "exchange.base-directories=s3://AKIA:CANARY@bucket/x",
+    "exchange.base-directories=s3://bucket/x?key=CANARY,s3://other",
+    "exchange.base-directories=s3://bucket/x#CANARY",
+    "exchange.base-directories=s3:/bucket/x?key=CANARY",
+    "exchange.base-directories=gs://CANARY@bucket",
+    "exchange.base-directories=az:container?sv=1&sig=CANARY",
+    "exchange.base-directories=abfss://a:CANARY@acme.dfs.core.windows.net/x?sig=CANARY",
+    "exchange.base-directories=https://host/x?sig=CANARY",
+    "exchange.base-directories=s3://bucket\nexchange.s3.endpoint=http://user:CANARY@host",
+    "exchange.base-directories=s3://bucket\nexchange.s3.endpoint=http://host?sig=CANARY",
+    "exchange.base-directories=s3://bucket\nexchange.s3.aws-secret-key=CANARY",
+    "exchange.base-directories=s3://bucket\nexchange.s3.aws-secret-key=\nCANARY",
+    "exchange.base-directories=s3://bucket\nexchange.s3.external-id=CANARY",
+    "exchange.base-directories=s3://bucket\nexchange.s3.sse.type=CANARY",
+    "exchange.base-directories=s3://bucket\nexchange.max-page-storage-size=CANARY",
+    "exchange.base-directories=gs://bucket\nexchange.gcs.json-key=CANARY",
+    "exchange.base-directories=abfs://c\nexchange.azure.endpoint=https://u:CANARY@host?s=CANARY",
+    "exchange.base-directories=abfs://c\nexchange.azure.connection-string=AccountKey=CANARY",
+    "exchange.base-directories=s3://bucket\nexchange.s3.secret-of-the-bucket=CANARY",
+];
+
+/// Story: under the words "Secrets are masked", endpoints and URIs were printed as they were given.
+#[test]
+fn import_shows_no_secret_and_writes_it_only_into_the_files() {
+    let mut written = 0;
+    for (number, lines) in IMPORTED.iter().enumerate() {
+        let folder = tempfile::tempdir().unwrap();
+        let given = folder.path().join("given");
+        let lines = lines.replace("CANARY", CANARY);
+        std::fs::write(
+            &given,
+            format!("exchange-manager.name=filesystem\n{lines}\n"),
+        )
+        .unwrap();
+        for output in [None, Some(folder.path())] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_stopover"));
+            command.arg("import").arg(&given);
+            command.args(output.map(|folder| format!("--output={}", folder.display())));
+            let run = command.output().unwrap();
+            assert!(!run.stdout.is_empty() || !run.stderr.is_empty());
+            let what = format!("import of case {number}");
+            assert_clean(&run.stdout, &what);
+            assert_clean(&run.stderr, &what);
+        }
+        let result = std::fs::read_to_string(folder.path().join("stopover.toml"));
+        written += usize::from(result.is_ok_and(|text| text.contains(CANARY)));
+    }
+    assert!(
+        written >= 10,
+        "{written} cases have a secret in their result"
+    );
 }
 
 /// The command with the secrets in its file or in its environment.

@@ -9,7 +9,7 @@ use std::fmt::{self, Write as _};
 use super::properties::{self, Pair};
 use super::rules::{Form, Rule, Store, find};
 use super::values::{ValueError, account_of, azure_uri, environment_variable, shortened, size};
-use crate::config::{LimitsConfig, Secret, is_secret_name, units};
+use crate::config::{LimitsConfig, Secret, is_secret_name, shown_uri, units};
 
 /// The `[[base_directory]]` of one URI.
 #[derive(Debug, Clone)]
@@ -61,9 +61,15 @@ struct Property {
 }
 
 impl Property {
+    /// With the name, if it can be one of Trino's: a line may be a part of a secret.
     fn note(&self, text: impl Into<String>) -> Note {
+        let is_named = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-".contains(c);
+        let name = match self.name.chars().all(is_named) {
+            true => shortened(&self.name),
+            false => "(not a name of a property)".to_owned(),
+        };
         Note {
-            property: Some((self.line, shortened(&self.name))),
+            property: Some((self.line, name)),
             text: text.into(),
         }
     }
@@ -340,16 +346,17 @@ impl Converted {
             }
             let _ = writeln!(text, "{name} = {value}");
         }
+        let shown = |name: &str, value: &toml::Value| match with_secrets {
+            true => value.clone(),
+            false => masked(name, value),
+        };
         for base in &self.bases {
-            let uri = toml::Value::from(base.uri.as_str());
+            let uri = shown("uri", &base.uri.as_str().into());
             let _ = writeln!(text, "\n[[base_directory]]\nuri = {uri}");
             for (name, value) in &base.options {
                 let _ = match value {
                     Value::Environment(_) => writeln!(text, "# {name}: from the environment"),
-                    Value::Toml(_) if !with_secrets && is_secret_name(name) => {
-                        writeln!(text, "{name} = \"***\"")
-                    }
-                    Value::Toml(value) => writeln!(text, "{name} = {value}"),
+                    Value::Toml(value) => writeln!(text, "{name} = {}", shown(name, value)),
                 };
             }
         }
@@ -376,6 +383,16 @@ impl Converted {
             options.map(move |(name, _)| (variable(index, name), "x".to_owned()))
         });
         variables.collect()
+    }
+}
+
+/// The value of an option without what may be a secret in it: that of a secret, and the user part
+/// and the query of a URI.
+fn masked(name: &str, value: &toml::Value) -> toml::Value {
+    match value.as_str() {
+        _ if is_secret_name(name) => "***".into(),
+        Some(text) => shown_uri(text).into(),
+        None => value.clone(),
     }
 }
 

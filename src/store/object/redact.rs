@@ -7,7 +7,7 @@
 use std::fmt;
 
 use super::issued::IssuedSecrets;
-use crate::config::shown_uri;
+use crate::config::shown_authority;
 
 /// Longest message, in characters: servers may answer with whole pages.
 const MAX_MESSAGE: usize = 600;
@@ -65,7 +65,7 @@ fn without_url_secrets(text: &str) -> String {
         let end = url.find([' ', '"', '\'', '`', ')', '<', '>']);
         let (url, after) = url.split_at(end.unwrap_or(url.len()));
         shown.push_str(before);
-        shown.push_str(shown_uri(&format!("://{url}")).trim_start_matches("://"));
+        shown.push_str(&shown_authority(url));
         rest = after;
     }
     shown + rest

@@ -378,7 +378,14 @@ pub fn describe_credentials(config: &ServerConfig, runtime: &Runtime) -> Result<
     };
     let tokens = describe_tokens(&credentials);
     let admin = credentials.open_admin()?.zip(config.admin_listen);
+    let mut warnings = credentials.warnings();
     let admin = admin.map_or_else(String::new, |(admin, listen)| {
+        let of_both = |warning: &String| warnings.contains(warning);
+        let others: Vec<_> = { admin.warnings() }
+            .into_iter()
+            .filter(|w| !of_both(w))
+            .collect();
+        warnings.extend(others);
         format!("; on {listen}: {}", describe_tokens(&admin))
     });
     let tls = match credentials.tls() {
@@ -386,8 +393,8 @@ pub fn describe_credentials(config: &ServerConfig, runtime: &Runtime) -> Result<
         Some(tls) if tls.requires_client_certificate() => "TLS with client certificates",
         Some(_) => "TLS",
     };
-    let warnings = credentials.warnings().into_iter();
     let warnings: String = warnings
+        .into_iter()
         .map(|warning| format!("\nwarning: {warning}"))
         .collect();
     Ok(format!("{tls}; {tokens}{admin}{warnings}"))

@@ -1,9 +1,10 @@
 //! Files that an operator names: the configuration itself, tokens, certificates, keys.
 //!
-//! Does: read one up to a limit. Does not: check what it holds. Invariant: no file, such as a
-//! device that never ends, takes more memory than the limit.
+//! Does: read one up to a limit, and tell whether every user may. Does not: check what it holds.
+//! Invariant: no file, such as a device that never ends, takes more memory than the limit.
 
 use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 /// The largest file that is read. Bundles of all public CAs have a quarter of a MiB.
@@ -44,9 +45,34 @@ pub fn read_text_file(path: &Path) -> Result<String, io::Error> {
     })
 }
 
+/// Permission bits of users other than owner and group.
+const OTHERS: u32 = 0o007;
+
+/// A warning about a file with a secret, if every user of the machine may read or change it. `what`
+/// is what names the file.
+pub fn exposure_warning(what: &str, path: &Path) -> Option<String> {
+    let mode = std::fs::metadata(path).ok()?.permissions().mode();
+    let path = path.display();
+    (mode & OTHERS != 0).then(|| {
+        format!("every user of this machine may read or change {what} {path}: chmod o= it")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_all_users_may_read_or_change_is_warned_about() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (mode, warned) in [(0o600, false), (0o640, false), (0o644, true), (0o602, true)] {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(file.path(), permissions).unwrap();
+            let warning = exposure_warning("a setting", file.path());
+            assert_eq!(warning.is_some(), warned, "{mode:o}: {warning:?}");
+        }
+        assert_eq!(exposure_warning("a setting", Path::new("/no/such")), None);
+    }
 
     /// Story: a setting that named `/dev/zero` took all memory of the machine.
     #[test]

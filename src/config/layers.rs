@@ -112,6 +112,20 @@ impl Layers {
         self.bases = Some(found);
     }
 
+    /// A key that holds a secret.
+    pub(super) fn any_secret(&self) -> Option<String> {
+        let settings = self.settings.iter();
+        let settings = settings.map(|(key, value)| (key.clone(), value));
+        let bases = self.bases.iter().flatten().enumerate();
+        let options = bases.flat_map(|(index, base)| {
+            let entries = base.entries.iter();
+            entries.map(move |(key, value)| (format!("base_directory.{index}.{key}"), value))
+        });
+        let mut all = settings.chain(options);
+        all.find(|(key, value)| value.holds_secret(key))
+            .map(|(key, _)| key)
+    }
+
     /// Adds environment variables; only `STOPOVER_…` are considered.
     pub(super) fn add_environment(&mut self, variables: &[(String, String)]) {
         let mut sorted: Vec<_> = variables.iter().collect();

@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::base_directory::{self, Places};
-use super::files::read_text_file;
+use super::files::{exposure_warning, read_text_file};
 use super::keys::{self, KEYS};
 use super::layers::Layers;
 use super::machine::Machine;
@@ -74,6 +74,14 @@ impl Files {
         match self {
             Self::Real => std::fs::File::open(path).map(drop),
             Self::InMemory(files) => Self::in_memory(files, path).map(drop),
+        }
+    }
+
+    /// A warning about the configuration file, if every user may read it.
+    fn exposure(&self, path: &Path) -> Option<String> {
+        match self {
+            Self::Real => exposure_warning("the configuration file", path),
+            Self::InMemory(_) => None,
         }
     }
 
@@ -258,8 +266,17 @@ fn gather(flags: &Flags, environment: &Environment) -> Layers {
     layers.settings.extend(settings);
     layers.notices.extend(notices);
     if let Some((path, origin)) = config_file(flags, environment) {
-        match environment.files.read(&environment.cwd.join(&path)) {
-            Ok(text) => layers.add_file(&path, &text),
+        let absolute = environment.cwd.join(&path);
+        match environment.files.read(&absolute) {
+            Ok(text) => {
+                layers.add_file(&path, &text);
+                if let Some(key) = layers.any_secret()
+                    && let Some(warning) = environment.files.exposure(&absolute)
+                {
+                    let notice = format!("{warning}, as it holds {key}");
+                    layers.notices.push(notice);
+                }
+            }
             Err(error) => {
                 let (key, path) = ("the configuration file", path.display().to_string());
                 let what = format!("cannot be read: {error}");

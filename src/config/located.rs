@@ -7,7 +7,7 @@ use super::keys;
 use super::options::may_have_lines;
 use super::problem::{Origin, Problem};
 use super::raw::Raw;
-use super::secret::is_secret_name;
+use super::secret::{is_secret_name, shown_uri};
 
 /// A value and its origin.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +29,19 @@ impl Located {
     pub(super) fn problem(&self, key: &str, what: impl Into<String>) -> Problem {
         let value = is_showable(key, &self.raw).then(|| self.raw.shown());
         Problem::new(key, value, self.origin.clone(), what)
+    }
+
+    /// Whether it is a secret, or a URI with one.
+    pub(super) fn holds_secret(&self, key: &str) -> bool {
+        let Raw::Text(text) = &self.raw else {
+            return false;
+        };
+        let text = text.expose();
+        match text {
+            "" | "true" | "false" => false,
+            _ if text.contains("://") => shown_uri(text) != text,
+            _ => is_secret_name(key),
+        }
     }
 
     /// Removes white space at the ends of a text, as files and Kubernetes Secrets often have, with

@@ -32,7 +32,7 @@ mod values;
 use std::collections::BTreeMap;
 
 pub use base_uri::{BaseUri, BaseUriError, Scheme};
-pub use files::{read_file, read_file_up_to, read_text_file};
+pub use files::{exposure_warning, read_file, read_file_up_to, read_text_file};
 pub use live::Live;
 pub use load::{Draft, Environment, Files, Flags, Loaded, cloud_variables, draft, load, load_in};
 pub use machine::Machine;

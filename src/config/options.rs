@@ -150,6 +150,22 @@ const FILES: &[&str] = &[
     "application_credentials",
 ];
 
+/// The options that name a file with a secret. Files with the token of a pod are not among them:
+/// the platform writes them, often so that every user of the container may read them.
+const SECRET_FILES: &[&str] = &[
+    "client_key_file",
+    "service_account_path",
+    "service_account",
+    "application_credentials",
+    "kerberos_keytab",
+    "kerberos_cache",
+];
+
+/// Whether an option, or a variable in lower case, names a file with a secret.
+pub fn names_secret_file(name: &str) -> bool {
+    is_one_of(SECRET_FILES, name)
+}
+
 /// Whether an option is part of the credentials of its base directory, under its own name or under
 /// that of the store's client.
 pub fn is_credential(name: &str) -> bool {

@@ -1078,6 +1078,79 @@ fn every_file_that_a_setting_names_is_checked_and_its_path_made_absolute() {
     }
 }
 
+#[test]
+fn a_configuration_file_with_a_secret_that_all_users_may_read_is_warned_about() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let base = "[[base_directory]]\nuri = \"s3://b\"\n";
+    for (text, holds) in [
+        (
+            format!("{base}secret_access_key = \"CANARY\"\n"),
+            "base_directory.0.secret_access_key",
+        ),
+        (
+            format!("{base}aws_proxy_url = \"http://u:CANARY@h\"\n"),
+            "base_directory.0.aws_proxy_url",
+        ),
+        (
+            "[tracing]\nheaders = \"a=CANARY\"\n".to_owned(),
+            "tracing.headers",
+        ),
+        (
+            format!("{base}access_key_id = \"CANARY\"\naws_skip_signature = true\n"),
+            "",
+        ),
+        (
+            "[server]\nallow_remote_without_token = false\n".to_owned(),
+            "",
+        ),
+    ] {
+        let world = world().file(&text);
+        let path = world.environment.cwd.join("stopover.toml");
+        for (mode, warned) in [(0o600, false), (0o644, true)] {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(&path, permissions).unwrap();
+            let notices = world.load().unwrap().notices;
+            let expected = usize::from(warned && !holds.is_empty());
+            assert_eq!(notices.len(), expected, "{mode:o} {notices:?}");
+            for notice in notices {
+                let shown = path.display().to_string();
+                let parts = ["every user", &shown, &format!("as it holds {holds}")];
+                assert_has(&notice, &parts);
+                assert!(!notice.contains(CANARY), "{notice}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_option_that_names_a_file_is_known_to_hold_a_secret_or_not() {
+    const OTHERS: [&str; 4] = [
+        "ca_file",
+        "client_certificate_file",
+        "config_dir",
+        "config_files",
+    ];
+    let ends = [
+        "_file",
+        "_files",
+        "_path",
+        "_dir",
+        "_credentials",
+        "_keytab",
+        "_cache",
+    ];
+    let mut files = 0;
+    for (_, name) in super::options::all() {
+        if ends.iter().any(|end| name.ends_with(end)) {
+            files += 1;
+            let is_secret = super::options::names_secret_file(name);
+            assert_ne!(is_secret, OTHERS.contains(&name), "{name}");
+        }
+    }
+    assert!(files > OTHERS.len(), "{files}");
+}
+
 /// Story: keys in the user part or the query of a URI were printed by its refusal.
 #[test]
 fn a_secret_in_a_uri_is_refused_and_not_shown() {

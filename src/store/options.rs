@@ -12,7 +12,9 @@ use url::form_urlencoded;
 
 use crate::config::options::{self, may_have_lines};
 use crate::config::units::SizeOrPercent;
-use crate::config::{BaseUri, BaseUriError, Scheme, Secret, is_secret_name, units};
+use crate::config::{
+    BaseUri, BaseUriError, Scheme, Secret, exposure_warning, is_secret_name, units,
+};
 use crate::id::InvalidId;
 
 /// Why a base directory cannot be opened as configured.
@@ -116,8 +118,20 @@ impl Options {
                 Err(reason) => options.refuse(name, reason),
             }
             options.remember_secret(name, value);
+            let what = format!("`{name}` of {}", options.base);
+            options.warn_of_exposure(name, &what, value);
         }
         options
+    }
+
+    /// Adds a notice if a file with a secret may be read by every user. `what` names the file.
+    fn warn_of_exposure(&mut self, name: &str, what: &str, path: &Secret) {
+        if options::names_secret_file(name) {
+            // Caches of Kerberos may be named with their type.
+            let path = path.expose().trim();
+            let path = path.strip_prefix("FILE:").unwrap_or(path);
+            self.notices.extend(exposure_warning(what, path.as_ref()));
+        }
     }
 
     /// Removes an option and returns its value.
@@ -232,6 +246,8 @@ impl Options {
         for (name, value) in std::mem::take(&mut self.variables) {
             let Some(key) = key(&name) else { continue };
             self.remember_secret(&name, &value);
+            let what = format!("the file of environment variable {name},");
+            self.warn_of_exposure(&name.to_ascii_lowercase(), &what, &value);
             let trimmed = Secret::from(value.expose().trim());
             if trimmed != value {
                 self.notices.push(format!(

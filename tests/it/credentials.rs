@@ -541,3 +541,39 @@ async fn the_smoke_test_passes_over_tls_with_a_token_and_a_client_certificate() 
         "{printed}"
     );
 }
+
+/// Story: of the files with secrets, only two were looked at.
+#[test]
+fn check_warns_of_each_file_with_a_secret_that_all_users_may_read() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("tokens"), format!("{ADMIN}\n")).unwrap();
+    let text = format!(
+        "[server]\nadmin_listen = \"127.0.0.1:0\"\nadmin_token_file = {:?}\n[tracing]\nheaders = \
+         \"authorization={READER}\"\n[[base_directory]]\nuri = {:?}\n",
+        path("tokens"),
+        path("base"),
+    );
+    std::fs::write(path("stopover.toml"), text).unwrap();
+    for (mode, warned) in [(0o600, false), (0o644, true)] {
+        for name in ["tokens", "stopover.toml"] {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(path(name), permissions).unwrap();
+        }
+        let mut check = Command::new(env!("CARGO_BIN_EXE_stopover"));
+        check
+            .arg("check")
+            .arg("--config")
+            .arg(path("stopover.toml"));
+        let checked = check.output().unwrap();
+        let printed = String::from_utf8(checked.stdout).unwrap();
+        assert!(checked.status.success(), "{printed}");
+        for what in ["the configuration file", "server.admin_token_file"] {
+            let warning = format!("every user of this machine may read or change {what} ");
+            assert_eq!(printed.contains(&warning), warned, "{mode:o}: {printed}");
+        }
+        assert!(!printed.contains(READER), "{printed}");
+    }
+}

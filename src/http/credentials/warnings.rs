@@ -3,14 +3,9 @@
 //! Does: check the permissions of the files, whether tokens are sent in clear text, and whether the
 //! certificate expires soon. Does not: refuse or log anything.
 
-use std::os::unix::fs::PermissionsExt as _;
-
 use super::Address;
 use crate::certificate::Validity;
-use crate::config::ServerConfig;
-
-/// Permission bits of users other than owner and group.
-const OTHERS: u32 = 0o007;
+use crate::config::{ServerConfig, exposure_warning};
 
 /// Finds all of it, one text each.
 pub(super) fn find(
@@ -20,20 +15,14 @@ pub(super) fn find(
     now_millis: u64,
 ) -> Vec<String> {
     let files = [
-        (address.token_setting, &address.token_file),
+        ("server.token_file", &config.token_file),
+        ("server.admin_token_file", &config.admin_token_file),
         ("server.tls_key_file", &config.tls_key_file),
     ];
-    let mut found = Vec::new();
-    for (setting, path) in files {
-        let Some(path) = path else { continue };
-        let mode = std::fs::metadata(path).map(|metadata| metadata.permissions().mode());
-        if mode.is_ok_and(|mode| mode & OTHERS != 0) {
-            found.push(format!(
-                "every user of this machine may read or change {setting} {}: chmod o= it",
-                path.display()
-            ));
-        }
-    }
+    let exposures = files.into_iter();
+    let exposures =
+        exposures.filter_map(|(setting, path)| exposure_warning(setting, path.as_deref()?));
+    let mut found: Vec<String> = exposures.collect();
     let loopback = address.listen.ip().to_canonical().is_loopback();
     if address.token_file.is_some() && config.tls().is_none() && !loopback {
         found.push(format!(
@@ -51,20 +40,31 @@ pub(super) fn find(
 mod tests {
     use super::*;
     use std::net::SocketAddr;
+    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
-    fn a_file_that_all_users_may_read_is_reported_by_its_setting() {
+    fn each_file_that_all_users_may_read_is_reported_by_its_setting() {
         let file = tempfile::NamedTempFile::new().unwrap();
+        let path = || Some(file.path().to_owned());
         let config = ServerConfig {
-            token_file: Some(file.path().to_owned()),
+            token_file: path(),
+            admin_token_file: path(),
+            tls_key_file: path(),
             ..ServerConfig::default()
         };
-        for (mode, reported) in [(0o600, 0), (0o640, 0), (0o644, 1), (0o602, 1)] {
+        let settings = [
+            "server.token_file",
+            "server.admin_token_file",
+            "server.tls_key_file",
+        ];
+        for (mode, reported) in [(0o600, 0), (0o644, 3)] {
             let permissions = std::fs::Permissions::from_mode(mode);
             std::fs::set_permissions(file.path(), permissions).unwrap();
             let found = find(&Address::main(&config), &config, None, 0);
             assert_eq!(found.len(), reported, "{mode:o}: {found:?}");
-            assert!(found.iter().all(|text| text.contains("server.token_file")));
+            for (text, setting) in found.iter().zip(settings) {
+                assert!(text.contains(&format!("change {setting} /")), "{text}");
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Tests of opening base directories: names, locations, options, and the text of errors.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, SystemTime};
 
 use crate::certificate::Validity;
@@ -506,6 +507,51 @@ fn a_token_file_with_more_than_a_token_is_refused_before_it_is_sent() {
     }
 }
 
+/// Options and variables that name a file with a secret, and the URI of a base directory.
+const SECRET_FILES: [(&str, &str); 9] = [
+    ("s3://b/p", "client_key_file"),
+    ("gs://b/p", "client_key_file"),
+    ("az://c/p", "client_key_file"),
+    ("gs://b/p", "service_account_path"),
+    ("gs://b/p", "google_service_account"),
+    ("gs://b/p", "application_credentials"),
+    ("gs://b/p", "GOOGLE_APPLICATION_CREDENTIALS"),
+    ("hdfs://n/p", "kerberos_keytab"),
+    ("hdfs://n/p", "kerberos_cache"),
+];
+
+#[test]
+fn a_file_with_a_secret_that_all_users_may_read_is_warned_about() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    let notices = |uri: &str, name: &str, value: &str| {
+        let (options, variables) = match name.starts_with("GOOGLE_") {
+            true => (&[][..], vec![(name.to_owned(), value.into())]),
+            false => (&[(name, value)][..], vec![]),
+        };
+        let bases = [config(uri, options)];
+        review(&bases, &variables, &Runtime::seeded(1)).notices
+    };
+    let warned = |uri: &str, name: &str, value: &str| {
+        let notices = notices(uri, name, value);
+        let warning = notices.iter().find(|text| text.starts_with("every user"));
+        let named = warning.is_none_or(|text| text.contains(name) && text.contains(path));
+        assert!(named, "{notices:?}");
+        warning.is_some()
+    };
+    let token = ("s3://b/p", "aws_web_identity_token_file");
+    for (mode, expected) in [(0o600, false), (0o644, true)] {
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(path, permissions).unwrap();
+        for (uri, name) in SECRET_FILES {
+            assert_eq!(warned(uri, name, path), expected, "{mode:o} {name}");
+        }
+        let cache = format!("FILE:{path}");
+        assert_eq!(warned("hdfs://n/p", "kerberos_cache", &cache), expected);
+        assert!(!warned(token.0, token.1, path), "the platform writes it");
+    }
+}
+
 /// Story: such an endpoint was reported as "not listed after it was written".
 #[test]
 fn an_endpoint_that_contains_the_bucket_is_refused() {
@@ -577,8 +623,11 @@ fn a_certificate_and_a_signature_say_until_when_and_warn_before_it() {
     params.not_after = rcgen::date_time_ymd(2026, 4, 11);
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, content: String| {
-        std::fs::write(folder.path().join(name), content).unwrap();
-        folder.path().join(name).to_str().unwrap().to_owned()
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        let own = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(&path, own).unwrap();
+        path.to_str().unwrap().to_owned()
     };
     let certificate = file("pem", params.self_signed(&key).unwrap().pem());
     let key = file("key", key.serialize_pem());

@@ -1,8 +1,9 @@
 //! What an operator sees: readiness, metrics, the log, the start of a process.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -378,6 +379,7 @@ async fn a_json_array_in_place_of_an_object_is_refused() {
 struct Logged {
     child: Child,
     url: String,
+    log: PathBuf,
 }
 
 impl Logged {
@@ -389,11 +391,16 @@ impl Logged {
         std::fs::write(&file, config).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_stopover"));
         command.args(["serve", "--listen", &address.to_string(), "--config"]);
-        command.arg(file).stdin(Stdio::null());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .arg(file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        let log = folder.join("log");
+        command.stderr(File::create(&log).unwrap());
         Self {
             child: command.spawn().unwrap(),
             url: format!("http://{address}"),
+            log,
         }
     }
 
@@ -404,13 +411,21 @@ impl Logged {
         assert!(line.starts_with("listening on "), "{line}");
     }
 
-    /// Stops the daemon and returns its log.
-    fn log(mut self) -> String {
-        self.child.kill().unwrap();
-        let mut log = String::new();
-        let stderr = self.child.stderr.as_mut().unwrap();
-        stderr.read_to_string(&mut log).unwrap();
-        log
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Waits until the log contains a text: an answer may be earlier than the line about it.
+    fn wait_until_logged(&self, part: &str) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !self.log().contains(part) {
+            assert!(
+                Instant::now() < deadline,
+                "{part:?} is not in {}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
@@ -518,6 +533,7 @@ async fn a_daemon_without_a_base_directory_that_works_runs_and_is_ready_once_one
         assert!(Instant::now() < deadline, "not ready");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    daemon.wait_until_logged("new exchanges can be opened again");
     let log = daemon.log();
     assert_eq!(
         log.matches("new exchanges can be opened again").count(),
@@ -564,7 +580,7 @@ async fn closes_refusals_and_collections_are_lines_of_the_log_without_control_ch
         send("GET", "/v1/exchanges/%C2%9B2J", "a-wrong-token-0123").await,
         401
     );
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    daemon.wait_until_logged("exchange collected");
     let log = daemon.log();
     let line = |words: &[&str]| {
         let matching = log

@@ -26,7 +26,7 @@ use crate::human::{bytes_per_second, count, size};
 use crate::runtime::Runtime;
 use crate::store::keys;
 use crate::store::metrics::{GET_PRICE, PUT_OR_LIST_PRICE};
-use crate::telemetry::logs::printable;
+use crate::telemetry::logs::{printable, printable_json};
 
 /// For each measurement of the processor, which hardly varies.
 const MACHINE_TIME: Duration = Duration::from_millis(300);
@@ -103,7 +103,7 @@ pub(super) fn bench(args: BenchArgs) -> Result<ExitCode, ExitCode> {
     }
     let report = report?;
     print(&match args.json {
-        true => format!("{:#}\n", serde_json::json!(report)),
+        true => printable_json(&format!("{:#}\n", serde_json::json!(report))),
         false => printable(&as_text(&report, &plan, mix)),
     });
     let failed = report

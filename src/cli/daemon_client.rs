@@ -248,7 +248,7 @@ impl DaemonClient {
                  address"
                     .to_owned()
             }
-            _ => error.to_string(),
+            _ => printable(&error.to_string()),
         }
     }
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::table::{Table, seconds, utc};
 use crate::human::{count, size};
+use crate::telemetry::logs::printable_json;
 
 /// What one base directory holds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -73,7 +74,7 @@ impl ExchangeView {
     /// The JSON form.
     pub(super) fn as_json(&self) -> String {
         let text = serde_json::to_string_pretty(self).expect("a struct of texts and numbers");
-        format!("{text}\n")
+        printable_json(&format!("{text}\n"))
     }
 
     /// The text form.
@@ -173,5 +174,24 @@ impl ExchangeView {
             ]);
         }
         table
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Story: as for `stopover reload --json`.
+    #[test]
+    fn json_of_an_exchange_cannot_control_the_terminal() {
+        let listed = serde_json::json!({
+            "exchange": "e", "query": "q", "state": "open\u{9b}2J", "bytes": 0,
+            "base_directories": [], "committed": [], "segments": [],
+        });
+        let view: ExchangeView = serde_json::from_value(listed.clone()).unwrap();
+        let text = view.as_json();
+        assert!(text.contains("open\\u009b2J"), "{text}");
+        let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, listed);
     }
 }

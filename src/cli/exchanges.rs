@@ -22,7 +22,7 @@ use super::{EXIT_USAGE, print};
 use crate::config::units;
 use crate::human::{count, size};
 use crate::id::ExchangeId;
-use crate::telemetry::logs::printable;
+use crate::telemetry::logs::{printable, printable_json};
 
 /// The screen is cleared from its upper left corner.
 const CLEAR: &str = "\u{1b}[H\u{1b}[J";
@@ -99,7 +99,7 @@ pub(super) fn exchanges(args: ExchangesArgs) -> Result<ExitCode, ExitCode> {
             let listed = list()?;
             drop(listing);
             print(&match args.json {
-                true => format!("{:#}\n", json!({ "exchanges": listed })),
+                true => printable_json(&format!("{:#}\n", json!({ "exchanges": listed }))),
                 false => printable(&as_text(&listed)),
             });
         }
@@ -113,7 +113,9 @@ fn watch(list: impl Fn() -> Result<Vec<ListedView>, ExitCode>, interval: Duratio
     loop {
         let text = match list() {
             Err(_) => String::new(),
-            Ok(listed) if as_json => format!("{}\n", json!({ "exchanges": listed })),
+            Ok(listed) if as_json => {
+                printable_json(&format!("{}\n", json!({ "exchanges": listed })))
+            }
             Ok(listed) if clears => format!("{CLEAR}{}", printable(&as_text(&listed))),
             Ok(listed) => format!("{}\n", printable(&as_text(&listed))),
         };

@@ -21,6 +21,7 @@ use crate::runtime::Runtime;
 use crate::storage::{
     ForeignFolder, Identification, Inventory, Storage, StorageError, StoreError, StoreErrorKind,
 };
+use crate::telemetry::logs::printable_json;
 
 /// Arguments of `gc`.
 #[derive(Args)]
@@ -276,7 +277,7 @@ fn as_json(report: &GcReport, options: GcOptions) -> String {
         "running_probes": report.running_probes,
         "foreign_folders": foreign.collect::<Vec<_>>(),
     });
-    format!("{whole:#}\n")
+    printable_json(&format!("{whole:#}\n"))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::daemon_client::DaemonArgs;
 use super::print;
-use crate::telemetry::logs::printable;
+use crate::telemetry::logs::{printable, printable_json};
 
 /// Arguments of `reload`.
 #[derive(Args)]
@@ -47,13 +47,17 @@ pub(super) fn reload(args: ReloadArgs) -> Result<ExitCode, ExitCode> {
     let daemon = args.daemon.client()?;
     let answer: Value = daemon.json("POST", "/v1/admin/reload")?;
     print(&match args.json {
-        true => format!("{answer:#}\n"),
+        true => as_json(&answer),
         false => {
             let reloaded = serde_json::from_value(answer).map_err(super::failure)?;
             printable(&as_text(&reloaded))
         }
     });
     Ok(ExitCode::SUCCESS)
+}
+
+fn as_json(answer: &Value) -> String {
+    printable_json(&format!("{answer:#}\n"))
 }
 
 fn as_text(reloaded: &Reloaded) -> String {
@@ -73,4 +77,20 @@ fn as_text(reloaded: &Reloaded) -> String {
         text.push_str("no setting was edited; tokens and certificates were read again\n");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Story: JSON leaves the control characters from U+0080 to U+009F as they are, and terminals
+    /// obey them.
+    #[test]
+    fn json_cannot_control_the_terminal_and_stands_for_the_same_value() {
+        let answer = serde_json::json!({ "notices": ["a\u{9b}31m\u{1b}\u{85}"] });
+        let text = as_json(&answer);
+        assert!(text.contains("\\u009b31m\\u001b\\u0085"), "{text}");
+        assert!(!text.contains(['\u{9b}', '\u{85}']), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), answer);
+    }
 }

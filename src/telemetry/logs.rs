@@ -136,6 +136,12 @@ pub fn printable(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// JSON for stdout that may quote text from outside, escaped; it stands for the same value.
+pub fn printable_json(text: &str) -> String {
+    let lines = text.split('\n').map(|line| escape(line, Notation::Json));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// The layer that writes events. Without colours: their escape sequences could not be distinguished
 /// from those of an attacker.
 fn output<W>(json: bool, writer: W) -> Box<dyn Layer<Registry> + Send + Sync>

@@ -105,6 +105,18 @@ impl Reloader {
         }
     }
 
+    /// What was insecure about the credentials of every address when they were last loaded, each
+    /// once.
+    pub fn credential_warnings(&self) -> Vec<String> {
+        let mut all: Vec<String> = Vec::new();
+        for credentials in &self.0.adjustable.credentials {
+            let new = credentials.warnings().into_iter();
+            let new: Vec<_> = new.filter(|warning| !all.contains(warning)).collect();
+            all.extend(new);
+        }
+        all
+    }
+
     fn apply_changes(&self) -> Result<ReloadReport, ReloadError> {
         let mut in_effect = self.0.in_effect.lock();
         let (before, files_before) = &*in_effect;

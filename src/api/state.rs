@@ -173,6 +173,15 @@ impl ApiState {
         ]
     }
 
+    /// What is insecure about the credentials of every address, for the dashboard. No file is read
+    /// for it.
+    pub fn credential_warnings(&self) -> Vec<String> {
+        match self.reloader.get() {
+            Some(reloader) => reloader.credential_warnings(),
+            None => self.parts.credentials.warnings(),
+        }
+    }
+
     /// Waits for a slot for a streamed read of this exchange's query.
     pub async fn read_slot(&self, exchange: &ExchangeId) -> FairPermit {
         let slot = self.slots.reads.acquire(exchange.query(), 1);

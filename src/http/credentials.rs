@@ -45,7 +45,9 @@ struct Inner {
     tokens: RwLock<Option<Arc<Tokens>>>,
     tls: RwLock<Option<Arc<Tls>>>,
     last_tried: Mutex<ContentHashes>,
-    last_warnings: Mutex<Vec<String>>,
+    /// What was insecure when the files were last read.
+    warnings: Mutex<Vec<String>>,
+    logged_warnings: Mutex<Vec<String>>,
     next_generation: AtomicU64,
     clock: Clock,
     metrics: CredentialMetrics,
@@ -154,7 +156,7 @@ impl Credentials {
         let (config, clock, metrics) = (&main.config, &main.clock, main.metrics.clone());
         let admin = Self::open_for(address, config, clock, metrics)?;
         // What is insecure about both is logged once.
-        *admin.0.last_warnings.lock() = self.warnings();
+        *admin.0.logged_warnings.lock() = self.warnings();
         Ok(Some(admin))
     }
 
@@ -178,7 +180,8 @@ impl Credentials {
             tokens: RwLock::default(),
             tls: RwLock::default(),
             last_tried: Mutex::default(),
-            last_warnings: Mutex::default(),
+            warnings: Mutex::default(),
+            logged_warnings: Mutex::default(),
             next_generation: AtomicU64::new(1),
             clock: clock.clone(),
             metrics,
@@ -187,6 +190,7 @@ impl Credentials {
         credentials.0.load_tokens(&mut last_tried.tokens)?;
         credentials.0.load_tls(&mut last_tried.tls)?;
         drop(last_tried);
+        credentials.0.find_warnings();
         Ok(credentials)
     }
 
@@ -215,26 +219,19 @@ impl Credentials {
         self.0.address.token_setting
     }
 
-    /// What is insecure about the credentials, as text for people. Blocks on file I/O.
+    /// What was insecure about the credentials when they were last loaded, as text for people.
     pub fn warnings(&self) -> Vec<String> {
-        let tls = self.tls();
-        let validity = tls.as_ref().and_then(|tls| tls.validity);
-        warnings::find(
-            &self.0.address,
-            &self.0.config,
-            validity,
-            self.0.clock.wall_millis(),
-        )
+        self.0.warnings.lock().clone()
     }
 
-    /// Logs each warning that is new since the last call. Blocks on file I/O.
+    /// Logs each warning that is new since the last call.
     pub fn log_warnings(&self) {
         let warnings = self.warnings();
-        let mut last = self.0.last_warnings.lock();
-        for warning in warnings.iter().filter(|warning| !last.contains(warning)) {
+        let mut logged = self.0.logged_warnings.lock();
+        for warning in warnings.iter().filter(|warning| !logged.contains(warning)) {
             tracing::warn!("{warning}");
         }
-        *last = warnings;
+        *logged = warnings;
     }
 
     /// Metrics, to be registered once.
@@ -271,6 +268,7 @@ impl Credentials {
         let tls = self.0.load_tls(&mut last_tried.tls);
         self.0.report(Credential::Tls, tls.map_err(Into::into));
         drop(last_tried);
+        self.0.find_warnings();
         self.log_warnings();
     }
 }
@@ -314,6 +312,15 @@ impl Inner {
         Ok(true)
     }
 
+    /// Blocks on file I/O.
+    fn find_warnings(&self) {
+        let tls = self.tls.read().clone();
+        let validity = tls.and_then(|tls| tls.validity);
+        let now = self.clock.wall_millis();
+        let found = warnings::find(&self.address, &self.config, validity, now);
+        *self.warnings.lock() = found;
+    }
+
     fn report(&self, credential: Credential, outcome: Result<bool, CredentialError>) {
         match outcome {
             Ok(false) => {}
@@ -338,4 +345,36 @@ fn is_new(last_tried: &mut u64, content: &impl Hash) -> bool {
     content.hash(&mut hasher);
     let hash = hasher.finish().max(1);
     std::mem::replace(last_tried, hash) != hash
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// Story: each request for the dashboard looked at the files again, on a thread that serves
+    /// requests. On a file system that hung, two requests ended `/healthz`.
+    #[test]
+    fn warnings_are_found_when_files_are_loaded_and_kept_until_the_next_time() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "the-token-0123456789\n").unwrap();
+        let set_mode = |mode| {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(file.path(), permissions).unwrap();
+        };
+        set_mode(0o600);
+        let config = ServerConfig {
+            token_file: Some(file.path().to_owned()),
+            ..ServerConfig::default()
+        };
+        let credentials = Credentials::open(&config, &Clock::default()).unwrap();
+        set_mode(0o644);
+        assert_eq!(credentials.warnings(), Vec::<String>::new());
+        credentials.reload(false);
+        let warnings = credentials.warnings();
+        assert!(warnings[0].contains("server.token_file"), "{warnings:?}");
+        std::fs::remove_file(file.path()).unwrap();
+        assert_eq!(credentials.warnings(), warnings);
+    }
 }

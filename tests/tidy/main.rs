@@ -286,6 +286,17 @@ const PLACES: &[(&str, &[&str], &str)] = &[
         "spawn through the TaskGroup that is passed in",
     ),
     (
+        "std::fs",
+        &[
+            "src/cli/",
+            "src/config/",
+            "src/http/credentials/",
+            "src/store/",
+        ],
+        "a file may lie on a file system that hangs: read it at start and on a reload, and keep \
+         what was found",
+    ),
+    (
         "thread::spawn",
         &[],
         "spawn through the TaskGroup that is passed in",

@@ -128,7 +128,7 @@ fn view(state: &ApiState) -> View {
         starting: parts.startup.is_running(),
         obstacles: parts.storage.opening_obstacles(),
         not_collecting: parts.storage.collection_obstacle(),
-        credential_warnings: parts.credentials.warnings(),
+        credential_warnings: state.credential_warnings(),
         draining: parts.ingest.is_draining(),
         bases: bases.map(|status| base(state, status)).collect(),
         pools: vec![

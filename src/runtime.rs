@@ -217,6 +217,19 @@ impl TaskGroup {
     }
 }
 
+/// Runs work that may block for ever, such as calls of a file system, on a thread of its own.
+/// `None` if it has not ended within `limit`, has panicked, or there is no thread. One that hangs
+/// stays; the end of the process does not wait for it. Blocks.
+pub fn blocking_within<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (send, receive) = std::sync::mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new().name("may-hang".into());
+    thread.spawn(move || drop(send.send(work()))).ok()?;
+    receive.recv_timeout(limit).ok()
+}
+
 /// Clock, randomness and task group together.
 #[derive(Debug, Clone)]
 pub struct Runtime {

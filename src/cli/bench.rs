@@ -14,9 +14,10 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::async_runtime::{self, unless_it_hangs};
 use super::bench_machine::{self, Machine};
 use super::bench_store::{self, Latency, Measured, Plan, Requests};
-use super::check::missing_folders;
+use super::check::{missing_folders, remove_empty_folders};
 use super::progress::Progress;
 use super::table::Table;
 use super::{ConfigArgs, EXIT_USAGE, failure, print};
@@ -90,18 +91,14 @@ pub(super) fn bench(args: BenchArgs) -> Result<ExitCode, ExitCode> {
         ExitCode::from(EXIT_USAGE)
     })?;
     let config = args.config.load()?.config;
-    let runtime = tokio::runtime::Runtime::new().map_err(failure)?;
     let missing = missing_folders(&config.base_directories);
     let fresh = fresh_folders(&config.base_directories);
-    let report = runtime.block_on(measure(&config, &plan, mix));
+    let report = async_runtime::block_on(measure(&config, &plan, mix));
     for folder in fresh {
-        remove_shared_folders(&folder);
+        unless_it_hangs(move || remove_shared_folders(&folder));
     }
-    for folder in missing {
-        // Not if something is in it by now, which is not ours to remove.
-        let _ = std::fs::remove_dir(folder);
-    }
-    let report = report?;
+    remove_empty_folders(missing);
+    let report = report.map_err(failure)??;
     print(&match args.json {
         true => printable_json(&format!("{:#}\n", serde_json::json!(report))),
         false => printable(&as_text(&report, &plan, mix)),
@@ -116,15 +113,15 @@ pub(super) fn bench(args: BenchArgs) -> Result<ExitCode, ExitCode> {
     })
 }
 
-/// Folders in which nothing of Stopover is yet.
+/// Folders in which nothing of Stopover is yet. None of a file system that hangs.
 fn fresh_folders(bases: &[BaseDirectoryConfig]) -> Vec<PathBuf> {
     let uris = bases
         .iter()
         .filter_map(|base| BaseUri::parse(&base.uri).ok());
     let folders = uris.filter_map(|uri| uri.folder());
-    folders
-        .filter(|folder| !folder.join("v2").exists())
-        .collect()
+    let fresh = |folder: PathBuf| (!folder.join("v2").exists()).then_some(folder);
+    let fresh = folders.filter_map(|folder| unless_it_hangs(move || fresh(folder)));
+    fresh.flatten().collect()
 }
 
 /// Removes what a probe has left in a folder that was fresh. A folder with anything else stays.

@@ -11,12 +11,13 @@ use std::process::ExitCode;
 
 use futures::StreamExt as _;
 
+use super::async_runtime::{self, unless_it_hangs};
 use super::progress::Progress;
 use super::{failure, print};
 use crate::app;
 use crate::config::{BaseDirectoryConfig, BaseUri, Loaded, Origin, units};
 use crate::runtime::Runtime;
-use crate::storage::{BaseStatus, Identification, Storage};
+use crate::storage::{BaseStatus, Identification, Storage, StorageError};
 use crate::store::BACKGROUND_LIMIT;
 use crate::telemetry::logs::printable;
 
@@ -25,17 +26,14 @@ use crate::telemetry::logs::printable;
 /// The exit code; the reason has been printed to stderr.
 pub(super) fn check(loaded: Loaded) -> Result<ExitCode, ExitCode> {
     print(&explain(&loaded));
-    let runtime = tokio::runtime::Runtime::new().map_err(failure)?;
     let system = Runtime::system();
     let credentials = app::describe_credentials(&loaded.config.server, &system);
     print(&format!("credentials: {}\n", credentials.map_err(failure)?));
-    // Store clients must be built inside the runtime that they use.
-    let _within = runtime.enter();
     let bases = &loaded.config.base_directories;
-    let storage = Storage::open_with(bases, Identification::Require, &system).map_err(failure)?;
     let missing = missing_folders(bases);
     let probing = Progress::bar(bases.len() as u64, "probing base directories");
-    let statuses = runtime.block_on(async {
+    let statuses = async_runtime::block_on(async {
+        let storage = Storage::open_with(bases, Identification::Require, &system)?;
         storage
             .probes()
             .for_each(async |()| probing.advance(1))
@@ -44,13 +42,11 @@ pub(super) fn check(loaded: Loaded) -> Result<ExitCode, ExitCode> {
         // keeps its own tasks from ending.
         let settled = system.tasks.shut_down();
         let _ = system.clock.within(2 * BACKGROUND_LIMIT, settled).await;
-        storage.status()
+        Ok::<_, StorageError>(storage.status())
     });
     drop(probing);
-    for folder in missing {
-        // Not if something is in it by now, which is not ours to remove.
-        let _ = std::fs::remove_dir(folder);
-    }
+    remove_empty_folders(missing);
+    let statuses = statuses.map_err(failure)?.map_err(failure)?;
     print(&printable(&verdict(&statuses)));
     for base in statuses.iter().filter(|base| base.ignores_preconditions) {
         print(&format!(
@@ -70,20 +66,30 @@ pub(super) fn check(loaded: Loaded) -> Result<ExitCode, ExitCode> {
     }
 }
 
-/// The folders that probes will create, those further down first.
+/// The folders that probes will create, those further down first. None of a file system that
+/// hangs.
 pub(super) fn missing_folders(bases: &[BaseDirectoryConfig]) -> Vec<PathBuf> {
     let uris = bases
         .iter()
         .filter_map(|base| BaseUri::parse(&base.uri).ok());
     let folders = uris.filter_map(|uri| uri.folder());
     let missing = |folder: PathBuf| {
-        let above: Vec<PathBuf> = folder.ancestors().map(Path::to_owned).collect();
-        above.into_iter().take_while(|folder| !folder.exists())
+        let above = folder.ancestors().take_while(|folder| !folder.exists());
+        above.map(Path::to_owned).collect::<Vec<_>>()
     };
-    let mut all: Vec<PathBuf> = folders.flat_map(missing).collect();
+    let missing = folders.filter_map(|folder| unless_it_hangs(move || missing(folder)));
+    let mut all: Vec<PathBuf> = missing.flatten().collect();
     // Base directories may share a folder that is missing.
     all.sort_by_key(|folder| Reverse(folder.components().count()));
     all
+}
+
+/// Removes folders that were missing, unless something is in them by now, which is not ours to
+/// remove.
+pub(super) fn remove_empty_folders(folders: Vec<PathBuf>) {
+    for folder in folders {
+        unless_it_hangs(move || std::fs::remove_dir(folder));
+    }
 }
 
 fn explain(loaded: &Loaded) -> String {

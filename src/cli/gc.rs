@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
+use super::async_runtime;
 use super::progress::{self, Progress};
 use super::{ConfigArgs, EXIT_USAGE, failure, print};
 use crate::config::{Config, InvalidValue, units};
@@ -57,8 +58,8 @@ pub(super) fn gc(args: GcArgs) -> Result<ExitCode, ExitCode> {
         announcement: config.lease.announcement_timeout,
         dry_run,
     };
-    let runtime = tokio::runtime::Runtime::new().map_err(failure)?;
-    let report = runtime.block_on(run(&config, options)).map_err(failure)?;
+    let report = async_runtime::block_on(run(&config, options)).map_err(failure)?;
+    let report = report.map_err(failure)?;
     print(&match args.json {
         true => as_json(&report, options),
         false => as_text(&report, options),

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{ConfigArgs, EXIT_USAGE, failure, print};
+use super::{ConfigArgs, EXIT_USAGE, async_runtime, failure, print};
 use crate::id::BaseName;
 use crate::runtime::Runtime;
 use crate::storage::{Identification, InitOptions, Storage};
@@ -50,13 +50,12 @@ pub(super) fn init(args: InitArgs) -> Result<ExitCode, ExitCode> {
         rotate: args.rotate,
     };
     let config = args.config.load()?.config;
-    let runtime = tokio::runtime::Runtime::new().map_err(failure)?;
-    let done = runtime.block_on(async {
+    let done = async_runtime::block_on(async {
         let bases = &config.base_directories;
         let storage = Storage::open_with(bases, Identification::Require, &Runtime::system())?;
         storage.init(only.as_ref(), options).await
     });
-    let done = done.map_err(failure)?;
+    let done = done.map_err(failure)?.map_err(failure)?;
     if done.is_empty() {
         eprintln!("stopover: --only: no base directory of this name is configured");
         return Err(ExitCode::from(EXIT_USAGE));

@@ -17,7 +17,7 @@ use super::inspect_exchange::inspect_exchange;
 use super::inspect_fleet::FleetObject;
 use super::inspect_footer::{InspectError, read_footer};
 use super::inspect_text::{Inspected, as_json, as_text};
-use super::{ConfigArgs, print};
+use super::{ConfigArgs, async_runtime, print};
 use crate::config::{BaseDirectoryConfig, Config};
 use crate::id::{ExchangeId, SegmentAddress};
 use crate::runtime::Runtime;
@@ -97,8 +97,10 @@ fn fleet_key(what: &str) -> Option<Key> {
 
 fn fetch_fleet_object(uri: &str, key: &Key, config: &Config) -> Result<Bytes, InspectError> {
     let base = uri.strip_suffix(key.as_str()).unwrap_or(uri);
-    let (runtime, storage) = open_for(base.trim_end_matches('/').to_owned(), config)?;
-    Ok(runtime.block_on(storage.get_administrative(key))?)
+    async_runtime::block_on(async {
+        let storage = open_for(base.trim_end_matches('/').to_owned(), config)?;
+        Ok(storage.get_administrative(key).await?)
+    })?
 }
 
 /// The path, or `None` for the URI of an object.
@@ -128,37 +130,29 @@ fn inspect_file(path: &Path) -> Result<Inspected, InspectError> {
 
 fn inspect_object(uri: &str, config: &Config) -> Result<Inspected, InspectError> {
     let (base, exchange, segment) = locate(uri)?;
-    let (runtime, storage) = open_for(base, config)?;
-    let status = storage.status();
-    let base = status.first().expect("one base directory was opened");
-    let address = SegmentAddress {
-        exchange,
-        base: base.name.clone(),
-        segment,
-    };
-    runtime.block_on(read_footer(async |max| {
-        Ok(storage.get_tail(&address, max).await?)
-    }))
+    async_runtime::block_on(async {
+        let storage = open_for(base, config)?;
+        let status = storage.status();
+        let base = status.first().expect("one base directory was opened");
+        let address = SegmentAddress {
+            exchange,
+            base: base.name.clone(),
+            segment,
+        };
+        read_footer(async |max| Ok(storage.get_tail(&address, max).await?)).await
+    })?
 }
 
-/// Opens the base directory of this URI, with the options of a configured one.
-fn open_for(
-    uri: String,
-    config: &Config,
-) -> Result<(tokio::runtime::Runtime, Storage), InspectError> {
+/// Opens the base directory of this URI, with the options of a configured one. Within a runtime.
+fn open_for(uri: String, config: &Config) -> Result<Storage, InspectError> {
     let mut known = config.base_directories.iter();
     let known = known.find(|known| known.uri == uri);
     let base = known.cloned().unwrap_or_else(|| BaseDirectoryConfig {
         uri,
         ..BaseDirectoryConfig::default()
     });
-    let runtime = tokio::runtime::Runtime::new()?;
-    // Store clients must be built inside the runtime that they use.
-    let storage = {
-        let _within = runtime.enter();
-        Storage::open_with(&[base], Identification::Skip, &Runtime::system())?
-    };
-    Ok((runtime, storage))
+    let skip = Identification::Skip;
+    Ok(Storage::open_with(&[base], skip, &Runtime::system())?)
 }
 
 /// Splits the URI of an object into base directory, exchange and segment.

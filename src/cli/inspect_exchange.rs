@@ -12,7 +12,7 @@ use futures::stream::{self, StreamExt as _};
 use super::exchange_view::{CommittedView, ExchangeView, ListedView, SegmentView, ShareView};
 use super::inspect_footer::{InspectError, read_footer};
 use super::progress::Progress;
-use super::{failure, print};
+use super::{async_runtime, failure, print};
 use crate::config::Config;
 use crate::exchange::{ExchangeOverview, overview_of};
 use crate::id::{ExchangeId, SegmentId, TaskAttempt};
@@ -39,9 +39,8 @@ pub(super) fn inspect_exchange(
     json: bool,
     config: &Config,
 ) -> Result<ExitCode, ExitCode> {
-    let runtime = tokio::runtime::Runtime::new().map_err(failure)?;
     let system = Runtime::system();
-    let found = runtime.block_on(async {
+    let found = async_runtime::block_on(async {
         let bases = &config.base_directories;
         let storage = Storage::open_with(bases, Identification::Require, &system)?;
         // The digest is read from a base directory on the list of members; without the list,
@@ -54,7 +53,7 @@ pub(super) fn inspect_exchange(
         let read = read_footers(&storage, &listed).await;
         Ok::<_, InspectError>((overview, listed, read))
     });
-    let (overview, listed, read) = found.map_err(failure)?;
+    let (overview, listed, read) = found.map_err(failure)?.map_err(failure)?;
     if overview.bases.is_empty() {
         eprintln!("stopover: no configured base directory holds anything of {exchange}");
         return Err(ExitCode::FAILURE);

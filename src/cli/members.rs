@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use super::{ConfigArgs, EXIT_USAGE, failure, print};
+use super::{ConfigArgs, EXIT_USAGE, async_runtime, failure, print};
 use crate::id::BaseName;
 use crate::runtime::Runtime;
 use crate::storage::{Identification, MemberState, Membership, Storage};
@@ -67,8 +67,7 @@ pub(super) fn members(args: MembersArgs) -> Result<ExitCode, ExitCode> {
         }
     };
     let config = args.config.load()?.config;
-    let runtime = tokio::runtime::Runtime::new().map_err(failure)?;
-    let list = runtime.block_on(async {
+    let list = async_runtime::block_on(async {
         let bases = &config.base_directories;
         // A base directory that is added may be new.
         let identification = match args.action {
@@ -85,7 +84,7 @@ pub(super) fn members(args: MembersArgs) -> Result<ExitCode, ExitCode> {
             (None, complete) => complete.map(|()| None),
         }
     });
-    if let Some(list) = list.map_err(failure)? {
+    if let Some(list) = list.map_err(failure)?.map_err(failure)? {
         print(&as_text(&list));
     }
     Ok(ExitCode::SUCCESS)

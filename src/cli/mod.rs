@@ -3,6 +3,7 @@
 //! Does: parse arguments, load the configuration, run a command. Does not: implement the commands.
 //! Invariant: stdout carries only the requested output; errors and logs go to stderr.
 
+mod async_runtime;
 mod bench;
 mod bench_machine;
 mod bench_store;

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use super::progress::Progress;
-use super::{EXIT_SINKS_LOST, failure, process, supervisor};
+use super::{EXIT_SINKS_LOST, async_runtime, failure, process, supervisor};
 use crate::app::{self, DrainProgress, Phase};
 use crate::config::Loaded;
 use crate::runtime::Runtime;
@@ -29,7 +29,6 @@ pub(super) fn serve(mut loaded: Loaded) -> Result<ExitCode, ExitCode> {
     }
     tracing::info!(version = VERSION, "starting");
     process::fit_connections(&mut loaded.config.limits, open_files);
-    let runtime = tokio::runtime::Runtime::new().map_err(failure)?;
     let scheme = loaded.config.server.scheme();
     let bar = DrainBar::default();
     let report = |phase| {
@@ -41,8 +40,8 @@ pub(super) fn serve(mut loaded: Loaded) -> Result<ExitCode, ExitCode> {
         }
     };
     let system = Runtime::system();
-    let served = runtime.block_on(app::run(&loaded, log, &system, report));
-    match served.map_err(failure)? {
+    let served = async_runtime::block_on(app::run(&loaded, log, &system, report));
+    match served.map_err(failure)?.map_err(failure)? {
         0 => Ok(ExitCode::SUCCESS),
         _ => Err(ExitCode::from(EXIT_SINKS_LOST)),
     }

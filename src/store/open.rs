@@ -59,18 +59,22 @@ pub fn open_in(
     variables: &[(String, Secret)],
     runtime: &Runtime,
 ) -> Result<Vec<Opened>, OpenError> {
-    let mut all: Vec<Opened> = Vec::new();
+    let (mut all, mut places): (Vec<Opened>, Vec<Place>) = Default::default();
     for config in configs {
         let (opened, _) = open(config, variables, runtime);
         let new = opened.map_err(|faults| {
             let unnamed = || OpenError::new(&config.name, "its `uri`", "it cannot be opened");
             faults.into_iter().next().unwrap_or_else(unnamed)
         })?;
-        if let Some(reason) = all.iter().find_map(|old| conflict(old, &new)) {
+        let place = Place::of(&new.opened.location);
+        let mut earlier = all.iter().zip(&places);
+        let conflict = earlier.find_map(|(old, at)| conflict((old, at), (&new, &place)));
+        if let Some(reason) = conflict {
             let (name, uri) = (new.name.as_str(), new.uri.to_string());
             return Err(OpenError::new(name, uri, reason));
         }
         all.push(new);
+        places.push(place);
     }
     if all.is_empty() {
         let reason = "at least one [[base_directory]] is needed";
@@ -126,9 +130,8 @@ pub fn check_bases(draft: &mut Draft, variables: &[(String, Secret)], runtime: &
 
 /// What was configured may differ and still name the same location, for example through an
 /// endpoint in the environment, the client's own name of an option, or a symbolic link.
-fn conflict(old: &Opened, new: &Opened) -> Option<String> {
-    let (earlier, later) = (&old.opened.location, &new.opened.location);
-    if let Some(overlap) = Place::of(earlier).overlap(&Place::of(later)) {
+fn conflict((old, earlier): (&Opened, &Place), (new, later): (&Opened, &Place)) -> Option<String> {
+    if let Some(overlap) = earlier.overlap(later) {
         let (name, uri) = (&old.name, &old.uri);
         return Some(format!("it {overlap} {name} ({uri}); remove one"));
     }

@@ -6,8 +6,14 @@
 //! overlap.
 
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use url::Url;
+
+use crate::runtime::blocking_within;
+
+/// How long the symbolic links of a folder are followed: its file system may hang.
+const FOLLOW_TIME: Duration = Duration::from_secs(3);
 
 /// A place in one key space.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,8 +59,16 @@ impl Place {
     }
 }
 
-/// The folder with all symbolic links followed, as far as it exists.
+/// The folder with all symbolic links followed; as it is if its file system hangs, so that a daemon
+/// starts all the same.
 fn resolved(folder: &Path) -> PathBuf {
+    let unresolved = folder.to_owned();
+    let resolved = blocking_within(FOLLOW_TIME, move || follow_links(&unresolved));
+    resolved.unwrap_or_else(|| folder.to_owned())
+}
+
+/// The folder with all symbolic links followed, as far as it exists.
+fn follow_links(folder: &Path) -> PathBuf {
     for existing in folder.ancestors() {
         if let (Ok(found), Ok(rest)) = (existing.canonicalize(), folder.strip_prefix(existing)) {
             let rest = rest.components().filter(|c| *c != Component::CurDir);

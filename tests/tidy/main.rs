@@ -297,6 +297,12 @@ const PLACES: &[(&str, &[&str], &str)] = &[
          what was found",
     ),
     (
+        "tokio::runtime",
+        &["src/runtime.rs", "src/cli/async_runtime.rs"],
+        "run the work of a command with cli::async_runtime::block_on, which ends although a file \
+         system hangs",
+    ),
+    (
         "thread::spawn",
         &[],
         "spawn through the TaskGroup that is passed in",

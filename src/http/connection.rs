@@ -14,6 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::runtime::Clock;
 
+/// How long a client may take to read the rest of its last response, some MiB at most. Until then,
+/// what it reads is progress; after that, only a request is.
+const REST_TIME: Duration = Duration::from_secs(300);
+
 /// An open connection. Cheap to clone.
 #[derive(Clone)]
 pub struct Connection(Arc<Inner>);
@@ -35,8 +39,11 @@ struct State {
     last_request: bool,
     /// How many requests wait for the daemon, for their body, and for the client to read.
     waiting: [usize; 3],
-    /// Since when the numbers are as they are.
+    /// Since when the numbers are as they are. The socket does not change it: a client that reads
+    /// has not sent a request, nor more of a body.
     since: Instant,
+    /// Since when the socket accepts bytes again.
+    unblocked_since: Instant,
     /// Since when the socket accepts no more bytes.
     blocked_since: Option<Instant>,
 }
@@ -79,6 +86,7 @@ impl Connection {
                 last_request: false,
                 waiting: [0; 3],
                 since: now,
+                unblocked_since: now,
                 blocked_since: None,
             }),
             changed: Notify::new(),
@@ -120,14 +128,18 @@ impl Connection {
     pub fn activity(&self, now: Instant) -> Activity {
         let state = self.0.state.lock();
         let since = |instant| now.saturating_duration_since(instant);
-        if let Some(blocked) = state.blocked_since {
-            return Activity::ResponseStalled(since(blocked));
-        }
-        match state.waiting {
-            [0, 0, 0] => Activity::Idle(since(state.since)),
-            [0, 0, _] => Activity::ResponseStalled(since(state.since)),
-            [0, ..] => Activity::BodyStalled(since(state.since)),
-            _ => Activity::Busy,
+        let unchanged = since(state.since);
+        match (state.blocked_since, state.waiting) {
+            (None, [0, 0, 0]) if unchanged > REST_TIME => Activity::Idle(unchanged),
+            (Some(_), [0, 0, 0]) if unchanged > REST_TIME => Activity::ResponseStalled(unchanged),
+            (None, [0, 0, 0]) => Activity::Idle(unchanged.min(since(state.unblocked_since))),
+            (_, [0, bodies, 0]) if bodies > 0 => Activity::BodyStalled(unchanged),
+            (Some(blocked), _) => Activity::ResponseStalled(since(blocked)),
+            (None, [0, 0, _]) => {
+                Activity::ResponseStalled(unchanged.min(since(state.unblocked_since)))
+            }
+            (None, [0, ..]) => Activity::BodyStalled(unchanged),
+            (None, _) => Activity::Busy,
         }
     }
 
@@ -148,8 +160,10 @@ impl Connection {
         let mut state = self.0.state.lock();
         if blocked != state.blocked_since.is_some() {
             let now = self.0.clock.now();
-            state.blocked_since = blocked.then_some(now);
-            state.since = now;
+            match blocked {
+                true => state.blocked_since = Some(now),
+                false => (state.blocked_since, state.unblocked_since) = (None, now),
+            }
         }
     }
 

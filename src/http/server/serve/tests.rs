@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use axum::body::Body;
 use axum::routing::{get, post};
 use bytes::Bytes;
+use futures::FutureExt as _;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioExecutor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -72,6 +73,8 @@ enum Stop {
     Trickling(&'static [u8], &'static [u8]),
     /// Sends the first once and the second for ever; reads nothing.
     Flooding(&'static [u8], &'static [u8]),
+    /// As `Flooding`, but every so many seconds it reads all there is.
+    FloodingAndReading(&'static [u8], &'static [u8], u64),
 }
 
 /// Behaves so for ever.
@@ -80,7 +83,9 @@ async fn behave(stop: Stop, client: DuplexStream) -> std::io::Result<()> {
     let (first, then, pause) = match stop {
         Stop::Unread(first) | Stop::Read(first) => (first, &[][..], HEADER),
         Stop::Trickling(first, then) => (first, then, SECOND),
-        Stop::Flooding(first, then) => (first, then, Duration::ZERO),
+        Stop::Flooding(first, then) | Stop::FloodingAndReading(first, then, _) => {
+            (first, then, Duration::ZERO)
+        }
     };
     let writing = async {
         writer.write_all(first).await?;
@@ -94,6 +99,12 @@ async fn behave(stop: Stop, client: DuplexStream) -> std::io::Result<()> {
         match stop {
             Stop::Read(_) | Stop::Trickling(..) => while reader.read(&mut sink).await? > 0 {},
             Stop::Unread(_) | Stop::Flooding(..) => {}
+            Stop::FloodingAndReading(.., seconds) => loop {
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                while let Some(read) = reader.read(&mut sink).now_or_never() {
+                    assert_ne!(read?, 0, "closed, as a write will say");
+                }
+            },
         }
         std::future::pending::<std::io::Result<()>>().await
     };
@@ -268,6 +279,21 @@ async fn wherever_a_client_of_http2_stops_its_connection_ends() {
             closing <= bound + 2 * SECOND,
             "{closing:?} after a graceful shutdown: {begin:?}"
         );
+    }
+}
+
+/// Story: a client that sent pings until the socket was blocked, read, and began again, held its
+/// connection for ever without a request: whenever it read, the time without one began again.
+#[tokio::test(start_paused = true)]
+async fn a_client_of_http2_that_pings_and_reads_by_turns_does_not_keep_its_connection() {
+    const POST: u8 = 0x83;
+    let uploading = leaked(&[PREFACE, NO_WINDOW, ACK_SETTINGS, &head(POST, "/body", 4)]);
+    for begin in [PREFACE, uploading] {
+        for seconds in [1, 20] {
+            let stop = Stop::FloodingAndReading(begin, PING, seconds);
+            let life = life(service(true, Runtime::seeded(1)), stop, async |_| ()).await;
+            assert!(life <= 4 * STALL, "{life:?}: {seconds} s, {begin:?}");
+        }
     }
 }
 

@@ -278,6 +278,27 @@ async fn no_damaged_read_is_served(damaged: &mut Damaged, unnoticed: &[Damage]) 
     assert!(read.as_ref() == Ok(&written()), "{read:?}");
 }
 
+/// Story: a sync had 16 s, whatever the size of the file, so each put over a way of less than 400
+/// KiB/s failed, and so did each try after it.
+pub async fn a_slow_way_is_waited_for() {
+    const SIZE: usize = 8 << 20;
+    let damaged = Damaged::start().await;
+    let uri = damaged.base().uri;
+    let site = damaged.site.to_str().unwrap();
+    let base = base(&uri, &[("config_files", site)]);
+    let opened = open_all(&[base], &Runtime::seeded(1)).unwrap();
+    let store = &opened[0].opened.store;
+    damaged.wire.throttle(200 << 10);
+    let (daemon, sequence) = (DaemonId(1), 1);
+    let id = SegmentId { daemon, sequence };
+    let key = keys::segment(&"slow".parse().unwrap(), id);
+    let content = Bytes::from(vec![7; SIZE]);
+    store.put(&key, vec![content.clone()]).await.unwrap();
+    damaged.wire.throttle(0);
+    let read = store.get_range(&key, 0..SIZE as u64).await.unwrap();
+    assert!(read == content, "other bytes");
+}
+
 /// What was damaged before HDFS computed its checksum looks right to HDFS.
 async fn what_a_disk_changed_with_its_checksum_is_an_error(damaged: &mut Damaged) {
     let writer = damaged.daemon();

@@ -5,10 +5,15 @@
 //! own does all of it.
 
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::cluster::{Cluster, needed};
 use crate::smoke;
@@ -267,4 +272,206 @@ pub fn tickets() {
     secure.kinit(&cache, "stopover", "1h");
     daemons.wait_until(Ok(()));
     daemons.pass();
+    drop(daemons);
+    a_cache_that_is_being_written_fails_no_sink(&secure, &options, &cache);
+}
+
+/// A way to a NameNode on which every connection can be cut.
+struct Way {
+    port: u16,
+    open: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Way {
+    fn to(name_node: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let way = Self {
+            port: listener.local_addr().unwrap().port(),
+            open: Arc::default(),
+        };
+        let open = Arc::clone(&way.open);
+        std::thread::spawn(move || {
+            for client in listener.incoming().map(Result::unwrap) {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", name_node)) else {
+                    continue;
+                };
+                let copy = |stream: &TcpStream| stream.try_clone().unwrap();
+                open.lock().extend([copy(&client), copy(&server)]);
+                for (mut from, mut to) in [(copy(&client), copy(&server)), (server, client)] {
+                    std::thread::spawn(move || {
+                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(Shutdown::Both);
+                    });
+                }
+            }
+        });
+        way
+    }
+
+    fn cut(&self) {
+        for stream in self.open.lock().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// Story: a connection that was opened while `kinit` wrote the cache was refused for good, and
+/// with it the sinks that needed it.
+fn a_cache_that_is_being_written_fails_no_sink(secure: &Secure, options: &str, cache: &str) {
+    const SINKS: u32 = 30;
+    const LONGEST: Duration = Duration::from_secs(120);
+    let way = Way::to(secure.cluster.name_nodes[0]);
+    let client = secure.at("client");
+    let table = format!(
+        "[[base_directory]]\nuri = \"hdfs://localhost:{}/spool/rewritten\"\n\
+         config_dir = \"{client}\"\n{options}",
+        way.port
+    );
+    let variables = secure.variables();
+    let variables = variables.each_ref().map(|(name, value)| (*name, &**value));
+    let daemons = smoke::Daemons::start(&table, &variables);
+    daemons.wait_until(Ok(()));
+    let address = daemons.addresses().next().unwrap();
+    let file = cache.trim_start_matches("FILE:");
+    let done = AtomicBool::new(false);
+    let failed = std::thread::scope(|scope| {
+        let rewriting = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                std::fs::write(file, "").unwrap();
+                way.cut();
+                std::thread::sleep(Duration::from_millis(300));
+                secure.kinit(cache, "stopover", "1h");
+                std::thread::sleep(Duration::from_millis(700));
+            }
+        });
+        let announced = write(address, "PUT /v1/exchanges/rewritten", ANNOUNCED, LONGEST);
+        let failed = announced.err().or_else(|| {
+            (0..SINKS).find_map(|task| {
+                let sink = format!("POST /v1/exchanges/rewritten/sinks/{task}/0");
+                let page = write(
+                    address,
+                    &format!("{sink}/pages?partition=0"),
+                    "a page",
+                    LONGEST,
+                );
+                let finish = || write(address, &format!("{sink}/finish"), ONE_PAGE, LONGEST);
+                page.and_then(|()| finish()).err()
+            })
+        });
+        done.store(true, Ordering::Relaxed);
+        rewriting.join().unwrap();
+        failed
+    });
+    assert_eq!(failed, None);
+}
+
+const ANNOUNCED: &str = "{\"partitions\": 1, \"ordered\": false}";
+const ONE_PAGE: &str = "{\"batches\": 1, \"pages\": 1, \"bytes\": 6}";
+
+/// Sends a request with a body until it succeeds; fails with an answer that asks for no retry, or
+/// the last one after this time.
+fn write(address: &str, request: &str, body: &str, within: Duration) -> Result<(), String> {
+    let give_up = Instant::now() + within;
+    let kind = match body.starts_with('{') {
+        true => "application/json",
+        false => "application/octet-stream",
+    };
+    let head = format!("Content-Type: {kind}\r\nContent-Length: {}", body.len());
+    let request = format!("{request} HTTP/1.0\r\n{head}\r\n\r\n{body}");
+    loop {
+        let answered = answer(address, &request, within);
+        if answered.starts_with("HTTP/1.0 20") {
+            return Ok(());
+        }
+        let may_retry = answered.contains("\"retryable\":true");
+        if !may_retry || Instant::now() >= give_up {
+            return Err(answered);
+        }
+        std::thread::sleep(Duration::from_millis(300));
+    }
+}
+
+/// A KDC that takes every request and answers none.
+struct SilentKdc {
+    listener: TcpListener,
+    _socket: UdpSocket,
+}
+
+impl SilentKdc {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _socket = UdpSocket::bind(listener.local_addr().unwrap()).unwrap();
+        Self { listener, _socket }
+    }
+
+    /// The configuration of Kerberos that names it.
+    fn krb5(&self) -> String {
+        let address = self.listener.local_addr().unwrap();
+        format!(
+            "[libdefaults]\ndefault_realm = {REALM}\ndns_lookup_kdc = false\n\
+             [realms]\n{REALM} = {{\nkdc = {address}\n}}\n"
+        )
+    }
+}
+
+/// Story: the library of Kerberos waited for the KDC on the threads that serve requests. With as
+/// many connections of HDFS as there are such threads, nobody was answered, `/healthz` included.
+pub fn a_silent_kdc() {
+    /// Without the threads of its own, a request waits as long as the library of Kerberos does.
+    const LONGEST: Duration = Duration::from_secs(10);
+    let secure = Secure::start("authentication");
+    let kdc = SilentKdc::start();
+    let krb5 = secure.at("silent.conf");
+    std::fs::write(&krb5, kdc.krb5()).unwrap();
+    let local = secure.at("local");
+    let signed = format!(
+        "kerberos_principal = \"stopover@{REALM}\"\nkerberos_keytab = \"{}\"\ntimeout = \"9s\"\n\
+         [[base_directory]]\nuri = \"file://{local}\"\n[server]\nstart_timeout = \"5s\"\n",
+        secure.at("keytab")
+    );
+    let table = secure.table("/spool/base", &signed);
+    // One thread serves requests, so that one call that blocks it is enough.
+    let variables = [
+        ("KRB5_CONFIG", &*krb5),
+        ("KRB5CCNAME", "FILE:/nonexistent/cache"),
+        ("TOKIO_WORKER_THREADS", "1"),
+    ];
+    let daemons = smoke::Daemons::start(&table, &variables);
+    let give_up = Instant::now() + Duration::from_secs(40);
+    let mut number = 0;
+    // Meanwhile each daemon opens connections of HDFS: for probes, and for these exchanges.
+    while Instant::now() < give_up {
+        for address in daemons.addresses() {
+            let send = |request: &str| answer(address, request, LONGEST);
+            let alive = send("GET /healthz HTTP/1.0\r\n\r\n");
+            assert!(alive.starts_with("HTTP/1.0 200"), "{alive}");
+            let ready = send("GET /readyz HTTP/1.0\r\n\r\n");
+            assert!(ready.starts_with("HTTP/1.0 200"), "{ready}");
+            // What is announced meanwhile lies in the other base directory, and does not wait.
+            let exchange = format!("/v1/exchanges/query-{number}");
+            let sink = format!("{exchange}/sinks/0/0");
+            for (request, body) in [
+                (format!("PUT {exchange}"), ANNOUNCED),
+                (format!("POST {sink}/pages?partition=0"), "a page"),
+                (format!("POST {sink}/finish"), ONE_PAGE),
+            ] {
+                assert_eq!(write(address, &request, body, LONGEST), Ok(()), "{request}");
+            }
+            number += 1;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// The answer of a daemon, which comes within this time.
+fn answer(address: &str, request: &str, within: Duration) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(within)).unwrap();
+    let request = request.replacen("\r\n", &format!("\r\nHost: {address}\r\n"), 1);
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream
+        .read_to_string(&mut answer)
+        .expect("an answer in time");
+    answer
 }

@@ -76,6 +76,11 @@ async fn no_damage_between_a_daemon_and_a_disk_is_acknowledged_or_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_put_over_a_slow_way_to_the_data_nodes_may_take_as_long_as_it_needs() {
+    damage::a_slow_way_is_waited_for().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_keytab_signs_in_and_whoever_has_none_is_told_what_to_set() {
     kerberos::all("authentication");
 }
@@ -83,6 +88,11 @@ async fn a_keytab_signs_in_and_whoever_has_none_is_told_what_to_set() {
 #[tokio::test(flavor = "multi_thread")]
 async fn daemons_use_the_tickets_of_a_cache_and_tell_when_they_have_expired() {
     kerberos::tickets();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kdc_that_is_silent_keeps_no_request_and_no_other_base_directory_waiting() {
+    kerberos::a_silent_kdc();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -35,6 +35,12 @@ impl Daemons {
         Self { daemons, _folder }
     }
 
+    /// Where they listen.
+    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        let urls = self.daemons.iter().map(|daemon| daemon.url.as_str());
+        urls.map(|url| url.trim_start_matches("http://"))
+    }
+
     /// Every check passes.
     pub fn pass(&self) {
         let mut smoke = Command::new("bash");

@@ -1,4 +1,4 @@
-//! Proxies in front of the DataNodes that change bytes on their way.
+//! Proxies in front of the DataNodes that change bytes on their way, or let only few pass.
 //!
 //! Does: listen at another address of loopback, at the port of each DataNode, and forward. Does
 //! not: understand what is sent. Invariant: damage does not change the number of bytes.
@@ -9,6 +9,8 @@
 #![allow(clippy::disallowed_methods)] // it runs as spawned tasks
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -46,17 +48,24 @@ struct State {
 
 pub struct Wire {
     state: Arc<Mutex<State>>,
+    /// Bytes per second on each connection in each direction; 0 for as many as there are.
+    rate: Arc<AtomicU64>,
 }
 
 impl Wire {
     /// In front of DataNodes at these ports.
     pub async fn start(ports: &[u16]) -> Self {
-        let state = Arc::<Mutex<State>>::default();
+        let (state, rate) = (Arc::<Mutex<State>>::default(), Arc::<AtomicU64>::default());
         for &port in ports {
             let listener = TcpListener::bind((HOST, port)).await.unwrap();
-            tokio::spawn(serve(listener, port, Arc::clone(&state)));
+            tokio::spawn(serve(listener, port, Arc::clone(&state), Arc::clone(&rate)));
         }
-        Self { state }
+        Self { state, rate }
+    }
+
+    /// Lets no more bytes per second pass from now on.
+    pub fn throttle(&self, bytes_per_second: u64) {
+        self.rate.store(bytes_per_second, Ordering::Relaxed);
     }
 
     /// Damages what is sent from now on.
@@ -78,7 +87,7 @@ impl Wire {
     }
 }
 
-async fn serve(listener: TcpListener, port: u16, state: Arc<Mutex<State>>) {
+async fn serve(listener: TcpListener, port: u16, state: Arc<Mutex<State>>, rate: Arc<AtomicU64>) {
     loop {
         let (client, _) = listener.accept().await.unwrap();
         let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else {
@@ -86,10 +95,10 @@ async fn serve(listener: TcpListener, port: u16, state: Arc<Mutex<State>>) {
         };
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
-        let sent = pump(from_client, to_server, Direction::Sent, Arc::clone(&state));
-        tokio::spawn(sent);
+        let shared = || (Arc::clone(&state), Arc::clone(&rate));
+        tokio::spawn(pump(from_client, to_server, Direction::Sent, shared()));
         let received = Direction::Received;
-        tokio::spawn(pump(from_server, to_client, received, Arc::clone(&state)));
+        tokio::spawn(pump(from_server, to_client, received, shared()));
     }
 }
 
@@ -98,13 +107,17 @@ async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     direction: Direction,
-    state: Arc<Mutex<State>>,
+    (state, rate): (Arc<Mutex<State>>, Arc<AtomicU64>),
 ) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
         state.lock().pass(direction, &mut buffer[..read]);
         if to.write_all(&buffer[..read]).await.is_err() {
             return;
+        }
+        let rate = rate.load(Ordering::Relaxed);
+        if rate > 0 {
+            tokio::time::sleep(Duration::from_secs_f64(read as f64 / rate as f64)).await;
         }
     }
 }

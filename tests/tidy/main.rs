@@ -298,7 +298,11 @@ const PLACES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "tokio::runtime",
-        &["src/runtime.rs", "src/cli/async_runtime.rs"],
+        &[
+            "src/runtime.rs",
+            "src/cli/async_runtime.rs",
+            "src/store/hdfs/workers.rs",
+        ],
         "run the work of a command with cli::async_runtime::block_on, which ends although a file \
          system hangs",
     ),

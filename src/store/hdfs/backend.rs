@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use hdfs_native::Client;
 use parking_lot::Mutex;
 
 use super::error::{Failure, failure};
@@ -109,10 +110,7 @@ impl HdfsStore {
         let all: Vec<_> = all.iter().map(|path| self.leftover(path)).collect();
         for leftover in all {
             let path = leftover.path.clone().unwrap_or_default();
-            let removed = self
-                .nodes
-                .call(async |client| client.delete(&path, true).await);
-            match removed.await {
+            match self.nodes.delete(&path, true).await {
                 Ok(_) => leftover.forget(),
                 Err(error) => {
                     tracing::debug!(path, ?error, "cannot remove what a failed put left yet");
@@ -123,7 +121,8 @@ impl HdfsStore {
     }
 
     pub(super) async fn rename(&self, from: &str, to: &str, over: bool) -> Result<(), Failure> {
-        let rename = async |client: hdfs_native::Client| client.rename(from, to, over).await;
+        let (from, to) = (from.to_owned(), to.to_owned());
+        let rename = move |client: Client| async move { client.rename(&from, &to, over).await };
         self.nodes.call(rename).await
     }
 

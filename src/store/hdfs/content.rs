@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use hdfs_native::file::FileReader;
-use hdfs_native::{HdfsError, WriteOptions};
+use hdfs_native::{Client, HdfsError, WriteOptions};
 
 use super::backend::HdfsStore;
 use super::error::{Failure, failure};
@@ -43,15 +43,17 @@ impl HdfsStore {
             .create_parent(create_parent)
             .block_size(block_size(size as u64));
         options.replication = self.replication;
-        let write = async |client: hdfs_native::Client| {
-            let mut file = client.create(path, &options).await?;
-            for bytes in content.iter().filter(|bytes| !bytes.is_empty()) {
-                file.write_bytes(bytes.clone()).await?;
+        let (path, content) = (path.to_owned(), content.to_vec());
+        let sync = self.nodes.sync(size as u64);
+        let write = move |client: Client| async move {
+            let mut file = client.create(&path, &options).await?;
+            for bytes in content.into_iter().filter(|bytes| !bytes.is_empty()) {
+                file.write_bytes(bytes).await?;
             }
             if size > 0 {
-                self.nodes.sync(&mut file, size as u64).await?;
+                sync.run(&mut file).await?;
             }
-            file.close().await
+            Ok::<_, Failure>(file.close().await?)
         };
         self.nodes.transfer(write).await
     }
@@ -62,23 +64,26 @@ impl HdfsStore {
         if self.root_exists.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let create =
-            async |client: hdfs_native::Client| match client.get_file_info(&self.root).await {
-                Err(HdfsError::FileNotFound(_)) => client.mkdirs(&self.root, FOLDER, true).await,
+        let root = self.root.clone();
+        let create = move |client: Client| async move {
+            match client.get_file_info(&root).await {
+                Err(HdfsError::FileNotFound(_)) => client.mkdirs(&root, FOLDER, true).await,
                 found => found.map(drop),
-            };
+            }
+        };
         self.nodes.call(create).await?;
         self.root_exists.store(true, Ordering::Relaxed);
         Ok(())
     }
 
     pub(super) async fn read_tail(&self, path: &str, max: u64) -> Result<Tail> {
-        let read = async |client: hdfs_native::Client| {
-            let file = client.read(path).await?;
+        let at = path.to_owned();
+        let read = move |client: Client| async move {
+            let file = client.read(&at).await?;
             let size = file.file_length();
             let start = size.saturating_sub(usize::try_from(max).unwrap_or(usize::MAX));
             let bytes = read_exactly(&file, start, size - start).await?;
-            Ok(Tail {
+            Ok::<_, HdfsError>(Tail {
                 bytes,
                 object_size: size as u64,
             })
@@ -88,17 +93,18 @@ impl HdfsStore {
     }
 
     pub(super) async fn read_range(&self, path: &str, range: Range<u64>) -> Result<Bytes> {
-        let read = async |client: hdfs_native::Client| {
-            let file = client.read(path).await?;
+        let (at, wanted) = (path.to_owned(), range.clone());
+        let read = move |client: Client| async move {
+            let file = client.read(&at).await?;
             let size = file.file_length();
             // Beyond the end the client panics.
-            let within = range.start <= range.end && range.end <= size as u64;
+            let within = wanted.start <= wanted.end && wanted.end <= size as u64;
             let (Ok(start), Ok(end), true) = (
-                usize::try_from(range.start),
-                usize::try_from(range.end),
+                usize::try_from(wanted.start),
+                usize::try_from(wanted.end),
                 within,
             ) else {
-                return Ok(Err(size));
+                return Ok::<_, HdfsError>(Err(size));
             };
             read_exactly(&file, start, end - start).await.map(Ok)
         };
@@ -115,8 +121,9 @@ impl HdfsStore {
 
     /// The whole content of a small file.
     pub(super) async fn read_all(&self, path: &str) -> Result<Bytes, Failure> {
-        let read = async |client: hdfs_native::Client| {
-            let file = client.read(path).await?;
+        let path = path.to_owned();
+        let read = move |client: Client| async move {
+            let file = client.read(&path).await?;
             read_exactly(&file, 0, file.file_length()).await
         };
         self.nodes.transfer(read).await

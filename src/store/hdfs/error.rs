@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hdfs_native::HdfsError;
 
+use crate::human::count;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// Why something failed in HDFS.
@@ -16,8 +17,25 @@ use crate::store::{StoreError, StoreErrorKind};
 pub(super) enum Failure {
     /// As the client says.
     Hdfs(HdfsError),
+    /// As the library of Kerberos says.
+    Kerberos { text: String, with: Credentials },
     /// The NameNode did not answer within this time.
     Silent(Duration),
+    /// No DataNode acknowledged within this time that a file is on its disk.
+    Unsynced(Duration),
+    /// So many operations block in the client, and their callers have left.
+    Blocked(usize),
+    /// The client cannot be run.
+    NoThread(std::io::Error),
+}
+
+/// With what the client signs in, as far as it was configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Credentials {
+    Keytab(String),
+    Cache(String),
+    /// A cache that the library of Kerberos chooses.
+    Default,
 }
 
 impl From<HdfsError> for Failure {
@@ -27,25 +45,40 @@ impl From<HdfsError> for Failure {
 }
 
 impl Failure {
+    /// The same failure; if it is one of Kerberos, with what was used.
+    pub(super) fn signed_in_with(self, with: impl FnOnce() -> Credentials) -> Self {
+        match self {
+            Self::Hdfs(HdfsError::GSSAPIError(_, _, text)) => Self::Kerberos { text, with: with() },
+            other => other,
+        }
+    }
+
+    fn of_client(&self) -> Option<&HdfsError> {
+        match self {
+            Self::Hdfs(error) => Some(error),
+            Self::Kerberos { .. }
+            | Self::Silent(_)
+            | Self::Unsynced(_)
+            | Self::Blocked(_)
+            | Self::NoThread(_) => None,
+        }
+    }
+
     /// Whether there is no such file or folder.
     pub(super) fn is_missing(&self) -> bool {
-        match self {
-            Self::Hdfs(HdfsError::FileNotFound(_)) => true,
-            Self::Hdfs(error) => exception(error) == "FileNotFoundException",
-            Self::Silent(_) => false,
-        }
+        self.of_client().is_some_and(|error| {
+            matches!(error, HdfsError::FileNotFound(_))
+                || exception(error) == "FileNotFoundException"
+        })
     }
 
     /// Whether the NameNode refused a name because there is something already.
     pub(super) fn is_in_the_way(&self) -> bool {
-        match self {
-            Self::Hdfs(HdfsError::AlreadyExists(_)) => true,
-            // A folder that is not empty.
-            Self::Hdfs(error) => {
-                exception(error) == "IOException" && text(error).contains("not empty")
-            }
-            Self::Silent(_) => false,
-        }
+        self.of_client().is_some_and(|error| {
+            let is_full_folder =
+                || exception(error) == "IOException" && text(error).contains("not empty");
+            matches!(error, HdfsError::AlreadyExists(_)) || is_full_folder()
+        })
     }
 
     /// Whether a file is being written by a client that is alive.
@@ -55,10 +88,8 @@ impl Failure {
 
     /// Whether the lease of a file's writer had run out, and the file is being closed for it.
     pub(super) fn is_recovering(&self) -> bool {
-        match self {
-            Self::Hdfs(error) => exception(error) == "RecoveryInProgressException",
-            Self::Silent(_) => false,
-        }
+        let is_recovering = |error| exception(error) == "RecoveryInProgressException";
+        self.of_client().is_some_and(is_recovering)
     }
 }
 
@@ -87,8 +118,6 @@ fn exception(error: &HdfsError) -> &str {
 fn text(error: &HdfsError) -> String {
     let text = match error {
         HdfsError::RPCError(_, text) | HdfsError::FatalRPCError(_, text) => text.clone(),
-        // Its own text begins with numbers.
-        HdfsError::GSSAPIError(_, _, text) => format!("Kerberos: {text}"),
         other => other.to_string(),
     };
     let line = text.lines().next().unwrap_or_default();
@@ -109,7 +138,7 @@ const NO_DATANODE: &str = "no DataNode can store it: see hdfs dfsadmin -report f
 const QUOTA: &str = "raise the quota of the folder (hdfs dfsadmin -setSpaceQuota, -setQuota) or \
     free space";
 const NO_ANSWER: &str = "check the host and the port, which is that of the NameNode's RPC (8020 or \
-    9000), not of its pages (9870)";
+    9000), not of its pages (9870); with Kerberos, also that a KDC answers";
 const UNKNOWN_HOST: &str = "there is no such host: if it is a nameservice, name Hadoop's \
     configuration with config_dir, config_files or HADOOP_CONF_DIR, and see dfs.ha.namenodes there";
 const NOT_NAMENODE: &str = "what answers is no NameNode: the port is that of the NameNode's RPC \
@@ -127,6 +156,12 @@ const NO_TICKET: &str = "there is no ticket of Kerberos: get one with kinit (kin
     value of kerberos_cache, if that is set), or set kerberos_principal and kerberos_keytab";
 const OTHER_PRINCIPAL: &str = "the ticket is of another user than kerberos_principal: correct \
     kerberos_principal, or get a ticket of this user with kinit -c and the value of kerberos_cache";
+const NO_KDC: &str = "no KDC of the realm answers: see whether one runs, and which ones krb5.conf \
+    (KRB5_CONFIG) names";
+const BLOCKED: &str = "the client waits for a KDC, or for the address of a host: see krb5.conf and \
+    the name service of this machine";
+const SLOW_DISKS: &str = "if the DataNodes or the way to them are slow but work, raise `timeout` \
+    of this base directory";
 const NO_GSSAPI: &str = "Kerberos needs the library libgssapi_krb5.so.2: install libgssapi-krb5-2 \
     (Debian) or krb5-libs (Red Hat)";
 const SMALLER_BLOCKS: &str = "dfs.namenode.fs-limits.min-block-size is larger than 1 MiB there: \
@@ -134,28 +169,56 @@ const SMALLER_BLOCKS: &str = "dfs.namenode.fs-limits.min-block-size is larger th
 
 /// The error of a failed operation on a path.
 pub(super) fn failure(doing: &str, path: &str, failure: Failure) -> StoreError {
-    let message = format!("{doing} {path}");
-    let error = match failure {
-        Failure::Silent(limit) => {
-            let seconds = limit.as_secs_f64();
-            return StoreError {
-                timed_out: true,
-                hint: Some(NO_ANSWER),
-                ..StoreError::new(
-                    StoreErrorKind::Unavailable,
-                    format!("{message}: the NameNode did not answer within {seconds:.0} s"),
-                )
-            };
+    use StoreErrorKind::Unavailable;
+    let message = |text: String| format!("{doing} {path}: {text}");
+    let timed_out = |what: &str, limit: Duration, hint| {
+        let seconds = limit.as_secs_f64();
+        let text = format!("{what} within {seconds:.0} s");
+        StoreError {
+            timed_out: true,
+            hint: Some(hint),
+            ..StoreError::new(Unavailable, message(text))
         }
-        Failure::Hdfs(error) => error,
     };
-    let (kind, hint) = classify(&error);
-    let text = text(&error);
-    StoreError {
-        hint,
-        full: matches!(hint, Some(QUOTA | NO_DATANODE)),
-        credentials_expired: text.to_ascii_lowercase().contains("ticket expired"),
-        ..StoreError::new(kind, format!("{message}: {text}"))
+    match failure {
+        Failure::Silent(limit) => timed_out("the NameNode did not answer", limit, NO_ANSWER),
+        Failure::Unsynced(limit) => {
+            timed_out("no DataNode has acknowledged the sync", limit, SLOW_DISKS)
+        }
+        Failure::Blocked(number) => {
+            let text = format!("{} do not return", count(number, "operation"));
+            StoreError {
+                timed_out: true,
+                hint: Some(BLOCKED),
+                ..StoreError::new(Unavailable, message(text))
+            }
+        }
+        Failure::NoThread(error) => {
+            StoreError::new(Unavailable, message("no thread for the client".into()))
+                .caused_by(error)
+        }
+        Failure::Kerberos { text, with } => {
+            let (kind, hint) = of_kerberos(&text, &with);
+            let line = text.lines().next().unwrap_or_default();
+            let text = match with {
+                Credentials::Keytab(file) => format!("Kerberos: {line}; the keytab is {file}"),
+                Credentials::Cache(cache) => format!("Kerberos: {line}; the cache is {cache}"),
+                Credentials::Default => format!("Kerberos: {line}"),
+            };
+            StoreError {
+                hint: Some(hint),
+                credentials_expired: hint == TICKET_EXPIRED,
+                ..StoreError::new(kind, message(text))
+            }
+        }
+        Failure::Hdfs(error) => {
+            let (kind, hint) = classify(&error);
+            StoreError {
+                hint,
+                full: matches!(hint, Some(QUOTA | NO_DATANODE)),
+                ..StoreError::new(kind, message(text(&error)))
+            }
+        }
     }
 }
 
@@ -166,7 +229,8 @@ fn classify(error: &HdfsError) -> (StoreErrorKind, Option<&'static str>) {
         HdfsError::IOError(error) => of_connection(error),
         HdfsError::InvalidRPCResponse(_) => (Refused, Some(NOT_NAMENODE)),
         HdfsError::SASLError(_) | HdfsError::NoSASLMechanism => (Refused, Some(KERBEROS)),
-        HdfsError::GSSAPIError(_, _, text) => (Refused, Some(of_kerberos(text))),
+        // Failures have them apart.
+        HdfsError::GSSAPIError(..) => (Refused, Some(KERBEROS)),
         HdfsError::UnsupportedFeature(what) if what.contains("encryption zone") => {
             (Refused, Some(ENCRYPTION_ZONE))
         }
@@ -197,17 +261,39 @@ fn classify(error: &HdfsError) -> (StoreErrorKind, Option<&'static str>) {
     }
 }
 
-/// What to do, by the words of MIT's library.
-fn of_kerberos(text: &str) -> &'static str {
+/// What happened and what to do, by the words of MIT's library. What another process cures in a
+/// moment, or a KDC that starts, is worth another try: tickets are renewed late, `kinit` empties a
+/// cache before it fills it, and a connection is opened at any time.
+fn of_kerberos(text: &str, with: &Credentials) -> (StoreErrorKind, &'static str) {
+    use StoreErrorKind::{Refused, Unavailable};
     let text = text.to_lowercase();
-    let has = |words: &str| text.contains(words);
+    let has = |words: &[&str]| words.iter().any(|words| text.contains(words));
+    let has_keytab = matches!(with, Credentials::Keytab(_));
     match () {
-        () if has("expired") => TICKET_EXPIRED,
-        () if has("does not match desired name") => OTHER_PRINCIPAL,
-        () if has("no credentials cache found") => NO_TICKET,
-        () => KERBEROS,
+        () if has(&["ticket expired", "credential has expired"]) => (Unavailable, TICKET_EXPIRED),
+        () if has(&["does not match desired name"]) => (Refused, OTHER_PRINCIPAL),
+        () if has(UNREACHABLE_KDC) => (Unavailable, NO_KDC),
+        () if has(NO_TICKET_IN_CACHE) && !has_keytab => (Unavailable, NO_TICKET),
+        () => (Refused, KERBEROS),
     }
 }
+
+const UNREACHABLE_KDC: &[&str] = &[
+    "cannot contact any kdc",
+    "cannot find kdc",
+    "cannot resolve network address for kdc",
+];
+
+/// There is none, or it is incomplete, as while `kinit` writes it.
+const NO_TICKET_IN_CACHE: &[&str] = &[
+    "no credentials cache found",
+    "no kerberos credentials available",
+    "matching credential not found",
+    "end of credential cache",
+    "bad format in credentials cache",
+    "credentials cache i/o operation failed",
+    "credentials cache file",
+];
 
 fn of_connection(error: &std::io::Error) -> (StoreErrorKind, Option<&'static str>) {
     let text = error.to_string();
@@ -324,5 +410,69 @@ mod tests {
     fn a_name_node_that_is_silent_may_have_applied_the_write() {
         let error = failure("writing", "/x", Failure::Silent(Duration::from_secs(10)));
         assert!(error.timed_out && error.kind == StoreErrorKind::Unavailable);
+    }
+
+    /// Story: a sync that was too slow did not count as one that timed out, so as many puts as
+    /// before were started, and none ended.
+    #[test]
+    fn a_sync_that_is_too_slow_has_timed_out() {
+        let error = failure("writing", "/x", Failure::Unsynced(Duration::from_secs(10)));
+        assert!(error.timed_out && error.kind == StoreErrorKind::Unavailable);
+        assert!(error.to_string().contains("raise `timeout`"), "{error}");
+    }
+
+    /// Story: a connection that was opened while `kinit` wrote the cache, just after a ticket had
+    /// expired, or while the KDC started, failed sinks and reads at once, as if a principal were
+    /// wrong.
+    #[test]
+    fn what_a_ticket_or_a_kdc_cures_is_tried_again_and_what_is_wrong_is_not() {
+        use StoreErrorKind::{Refused, Unavailable};
+        const CACHE: &str = "FILE:/run/tickets";
+        const KEYTAB: &str = "/etc/keytab";
+        const NONE: &str = "there is no ticket";
+        const WRONG: &str = "kerberos_keytab";
+        for (text, place, kind, way_out) in [
+            ("Ticket expired", CACHE, Unavailable, "expired: get"),
+            ("credential has expired", CACHE, Unavailable, "expired: get"),
+            ("No credentials cache found", CACHE, Unavailable, NONE),
+            ("Bad format in credentials cache", CACHE, Unavailable, NONE),
+            ("Matching credential not found", CACHE, Unavailable, NONE),
+            (
+                "Cannot contact any KDC for realm",
+                KEYTAB,
+                Unavailable,
+                "krb5.conf",
+            ),
+            ("No Kerberos credentials available", KEYTAB, Refused, WRONG),
+            ("Password has expired", KEYTAB, Refused, WRONG),
+            (
+                "it does not match desired name",
+                CACHE,
+                Refused,
+                "another user",
+            ),
+            (
+                "Client not found in Kerberos database",
+                KEYTAB,
+                Refused,
+                WRONG,
+            ),
+            (
+                "Server not found in Kerberos database",
+                CACHE,
+                Refused,
+                WRONG,
+            ),
+        ] {
+            let with = match place {
+                CACHE => Credentials::Cache(CACHE.into()),
+                _ => Credentials::Keytab(KEYTAB.into()),
+            };
+            let text = format!("Unspecified failure: {text}");
+            let error = failure("writing", "/x", Failure::Kerberos { text, with });
+            let shown = error.to_string();
+            assert_eq!(error.kind, kind, "{shown}");
+            assert!(shown.contains(way_out) && shown.contains(place), "{shown}");
+        }
     }
 }

@@ -16,5 +16,6 @@ mod open;
 mod site;
 mod tree;
 mod versioned;
+mod workers;
 
 pub(super) use open::open;

@@ -71,7 +71,7 @@ pub(in crate::store) fn open(
     if !options.is_sound() {
         return None;
     }
-    let nodes = NameNodes::new(settings, deadline.timeout, runtime.clock.clone());
+    let nodes = NameNodes::new(settings, deadline, runtime.clock.clone());
     let replication = replication.and_then(|copies| u32::try_from(copies).ok());
     let location = format!("{url}{path}");
     let store = HdfsStore::new(nodes, path, replication, runtime.random.next_u64());

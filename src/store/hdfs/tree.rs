@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use hdfs_native::Client;
 use hdfs_native::client::FileStatus;
 
 use super::backend::HdfsStore;
@@ -123,9 +124,10 @@ impl HdfsStore {
     /// Enough entries of a folder that `max` keys are among them if there are so many in it. It may
     /// be somebody's, with millions.
     async fn first_entries(&self, folder: &str, max: usize) -> Result<Vec<FileStatus>> {
-        let list = async |client: hdfs_native::Client| {
-            let all = client.list_status_iter(folder, false).into_stream();
-            all.take(max.max(1000)).try_collect().await
+        let below = folder.to_owned();
+        let list = move |client: Client| async move {
+            let all = client.list_status_iter(&below, false).into_stream();
+            all.take(max.max(1000)).try_collect::<Vec<_>>().await
         };
         let listed = if_present(self.nodes.call(list).await);
         let listed = listed.map_err(|error| failure("listing", folder, error))?;
@@ -173,8 +175,7 @@ impl HdfsStore {
     }
 
     async fn delete_file_only(&self, path: &str) -> Result<DeleteOutcome> {
-        let delete = async |client: hdfs_native::Client| client.delete(path, false).await;
-        let removed = self.nodes.call(delete).await;
+        let removed = self.nodes.delete(path, false).await;
         match removed.map_err(|error| failure("removing", path, error))? {
             true => Ok(DeleteOutcome::Removed),
             false => Ok(DeleteOutcome::Absent),
@@ -230,8 +231,9 @@ impl HdfsStore {
         let mut found = Use::Closed;
         for file in files {
             // Closed again at once, so that nobody finds it open if this process ends now.
-            let append = async |client: hdfs_native::Client| {
-                let mut appending = client.append(&file).await?;
+            let at = file.clone();
+            let append = move |client: Client| async move {
+                let mut appending = client.append(&at).await?;
                 appending.close().await
             };
             match self.nodes.call(append).await {
@@ -253,16 +255,14 @@ impl HdfsStore {
     }
 
     async fn files_below(&self, path: &str) -> Result<Vec<String>> {
-        let list = async |client: hdfs_native::Client| client.list_status(path, true).await;
-        let listed = if_present(self.nodes.call(list).await);
+        let listed = if_present(self.nodes.list(path, true).await);
         let listed = listed.map_err(|error| failure("listing", path, error))?;
         let files = listed.into_iter().flatten().filter(|entry| !entry.isdir);
         Ok(files.map(|entry| entry.path).collect())
     }
 
     async fn remove_temporary(&self, path: &str) -> Result<bool> {
-        let remove = async |client: hdfs_native::Client| client.delete(path, true).await;
-        let removed = self.nodes.call(remove).await;
+        let removed = self.nodes.delete(path, true).await;
         removed.map_err(|error| failure("removing", path, error))
     }
 

@@ -28,8 +28,7 @@ const MAX_RACES: u32 = 100;
 impl HdfsStore {
     /// The entries of a folder, or the file of this path; `None` if there is nothing.
     pub(super) async fn entries(&self, path: &str) -> Result<Option<Vec<FileStatus>>> {
-        let list = async |client: hdfs_native::Client| client.list_status(path, false).await;
-        let listed = if_present(self.nodes.call(list).await);
+        let listed = if_present(self.nodes.list(path, false).await);
         listed.map_err(|error| failure("listing", path, error))
     }
 
@@ -228,8 +227,7 @@ impl HdfsStore {
     /// unless somebody has created the object anew, or put something foreign there.
     async fn remove(&self, path: &str, version: &str) -> Result<bool> {
         let folder = format!("{path}/{version}");
-        let remove = async |client: hdfs_native::Client| client.delete(&folder, true).await;
-        let removed = self.nodes.call(remove).await;
+        let removed = self.nodes.delete(&folder, true).await;
         let removed = removed.map_err(|error| failure("removing", &folder, error))?;
         if removed {
             self.remove_quietly(path).await;
@@ -240,8 +238,7 @@ impl HdfsStore {
     /// Removes a file or an empty folder of ours. A failure does no harm: it means nothing, and the
     /// next removal or sweep meets it again.
     pub(super) async fn remove_quietly(&self, path: &str) -> bool {
-        let remove = async |client: hdfs_native::Client| client.delete(path, false).await;
-        match self.nodes.call(remove).await {
+        match self.nodes.delete(path, false).await {
             Ok(removed) => removed,
             Err(error) => {
                 tracing::debug!(path, ?error, "not removed");

@@ -33,6 +33,7 @@ const PROBES: RetryPolicy = RetryPolicy {
     max_elapsed: Duration::MAX,
     first_wait: Duration::from_secs(1),
     longest_wait: Duration::from_secs(30),
+    longest_asked_wait: Duration::from_secs(30),
 };
 
 /// Timeout of the one read that tests a base directory whose probe failed.
@@ -364,7 +365,7 @@ async fn probe_until_it_works(base: Weak<BaseDirectory>, runtime: Runtime) {
     let mut number = 0;
     loop {
         number += 1;
-        let wait = PROBES.wait(number, runtime.random.next_u64());
+        let wait = PROBES.wait(number, runtime.random.next_u64(), None);
         runtime.clock.sleep(wait).await;
         let Some(base) = base.upgrade() else { return };
         if base.health.stop_probing_if_it_works() {

@@ -65,9 +65,9 @@ impl Storage {
             }
             round += 1;
             let deadline = *deadline.get_or_insert_with(|| clock.now() + policy.max_elapsed);
-            let wait = policy.wait(round, self.inner.runtime.random.next_u64());
             let asked = failures.iter().map(|(_, error)| error.retry_after);
-            let wait = wait.max(asked.min().flatten().unwrap_or_default());
+            let random = self.inner.runtime.random.next_u64();
+            let wait = policy.wait(round, random, asked.min().flatten());
             let refused = |(_, error): &(_, StoreError)| error.kind == StoreErrorKind::Refused;
             if failures.iter().all(refused) || clock.now() + wait > deadline {
                 return Err(self.all_failed(object, failures));

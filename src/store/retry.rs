@@ -33,6 +33,9 @@ pub struct RetryPolicy {
     pub first_wait: Duration,
     /// Longest wait between two attempts.
     pub longest_wait: Duration,
+    /// Longest wait that a store may ask for. Some ask for a minute or two whatever the reason,
+    /// which would leave no time for a retry.
+    pub longest_asked_wait: Duration,
 }
 
 impl RetryPolicy {
@@ -41,22 +44,26 @@ impl RetryPolicy {
         max_elapsed: Duration::from_secs(60),
         first_wait: Duration::from_millis(100),
         longest_wait: Duration::from_secs(5),
+        longest_asked_wait: Duration::from_secs(10),
     };
     /// For file systems and memory, whose failures are usually permanent.
     pub const LOCAL: Self = Self {
         max_elapsed: Duration::from_secs(2),
         first_wait: Duration::from_millis(50),
         longest_wait: Duration::from_millis(500),
+        longest_asked_wait: Duration::from_millis(500),
     };
 
-    /// The wait before the `number`th retry (from 1). `random` spreads it over its upper half, so
-    /// that clients which failed together do not retry together.
-    pub fn wait(&self, number: u32, random: u64) -> Duration {
+    /// The wait before the `number`th retry (from 1), at least what the store `asked` for, within
+    /// bounds. `random` spreads it over its upper half, so that clients which failed together do
+    /// not retry together.
+    pub fn wait(&self, number: u32, random: u64, asked: Option<Duration>) -> Duration {
         let doubled = self
             .first_wait
             .saturating_mul(1 << number.saturating_sub(1).min(16));
         let full = doubled.min(self.longest_wait);
-        full.mul_f64(0.5 + 0.5 * (random as f64 / u64::MAX as f64))
+        let spread = full.mul_f64(0.5 + 0.5 * (random as f64 / u64::MAX as f64));
+        spread.max(asked.unwrap_or_default().min(self.longest_asked_wait))
     }
 }
 
@@ -114,8 +121,8 @@ impl Retry {
                 Err(error) if retryable(number, &error) => error,
                 result => return result,
             };
-            let wait = self.policy.wait(number, random.next_u64());
-            let wait = wait.max(error.retry_after.unwrap_or_default());
+            let asked = error.retry_after;
+            let wait = self.policy.wait(number, random.next_u64(), asked);
             if deadline.is_some_and(|deadline| clock.now() + wait > deadline) {
                 return Err(error);
             }
@@ -192,6 +199,10 @@ impl Store for Retry {
 
     fn needs_keep_object(&self) -> bool {
         self.inner.needs_keep_object()
+    }
+
+    fn distrust_conditions(&self) {
+        self.inner.distrust_conditions();
     }
 
     fn observed(&self) -> Observed {

@@ -211,6 +211,7 @@ impl Plan {
                     max_elapsed: Duration::from_secs(1),
                     first_wait: Duration::from_millis(50),
                     longest_wait: Duration::from_secs(1),
+                    longest_asked_wait: Duration::from_secs(1),
                 },
                 cancellable: true,
             },
@@ -300,6 +301,7 @@ fn limits(rng: &Rng) -> StoreLimits {
             max_elapsed: *rng.pick(&[Duration::from_secs(1), Duration::from_secs(8)]),
             first_wait: Duration::from_millis(50),
             longest_wait: Duration::from_secs(1),
+            longest_asked_wait: Duration::from_secs(1),
         },
         cancellable: true,
     }

@@ -187,6 +187,25 @@ async fn when_all_are_unhealthy_all_are_tried_and_one_that_works_is_healthy_agai
     assert_eq!(healthy(&storage), [true]);
 }
 
+/// Story: MinIO asks to wait for 60 s, older ones for 120 s, with every 503 and 429. The first such
+/// answer failed a put where there was one base directory.
+#[tokio::test(start_paused = true)]
+async fn a_put_outlasts_a_store_that_asks_for_a_wait_longer_than_the_retries_last() {
+    for asked in [60, 120].map(Duration::from_secs) {
+        let (storage, stores) = storage(&["only"]);
+        stores[0].next("put", Fault::Throttled(asked));
+        // Those of background probes.
+        for _ in 0..2 {
+            stores[0].next("put", Fault::Throttled(asked));
+        }
+        let start = tokio::time::Instant::now();
+        put(&storage, 1).await.unwrap();
+        let waited = start.elapsed().as_secs();
+        assert!((10..60).contains(&waited), "{waited} s");
+        assert_eq!(stores[0].count("put v2/segments"), 2);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_failed_put_that_was_applied_leaves_the_segment_twice_and_readable() {
     let (storage, stores) = storage(&["a", "b"]);

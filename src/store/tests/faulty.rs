@@ -27,6 +27,8 @@ pub(crate) enum Fault {
     Fails(StoreErrorKind),
     /// It is applied and fails all the same.
     FailsAfterwards(StoreErrorKind),
+    /// It fails without being applied, and the store asks for this wait.
+    Throttled(Duration),
     /// It collides with another client's delete.
     Contended,
     /// Half of the bytes are returned.
@@ -136,6 +138,11 @@ impl FaultyStore {
                 work.await?;
                 Err(failure(kind))
             }
+            Some(Fault::Throttled(wait)) => Err(StoreError {
+                retry_after: Some(wait),
+                settled: true,
+                ..failure(StoreErrorKind::Unavailable)
+            }),
             Some(Fault::Contended) => Err(StoreError {
                 contended: true,
                 ..failure(StoreErrorKind::Unavailable)

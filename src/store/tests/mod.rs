@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use prometheus_client::registry::Registry;
 
 use self::faulty::{Fault, FaultyStore};
@@ -22,13 +23,13 @@ use super::keys::{self, Folder, Key};
 use super::limit::Limit;
 use super::meter::Meter;
 use super::metrics::{CATALOG, StorageMetrics};
-use super::retry::RetryPolicy;
+use super::retry::{Retry, RetryPolicy};
 use super::{
     DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, StoreErrorKind, StoreLimits, Tail,
     Versioned,
 };
 use crate::id::BaseName;
-use crate::runtime::{Clock, TaskGroup};
+use crate::runtime::{Clock, Runtime, TaskGroup};
 
 /// Counts how many puts run at a time; each takes a second.
 #[derive(Debug, Default)]
@@ -147,12 +148,12 @@ async fn a_limit_of_zero_still_permits_one_operation() {
 #[test]
 fn waits_double_up_to_the_longest_and_are_spread_at_random() {
     let policy = RetryPolicy::REMOTE;
-    let full = |number| policy.wait(number, u64::MAX).as_millis();
+    let full = |number| policy.wait(number, u64::MAX, None).as_millis();
     assert_eq!(
         [full(1), full(2), full(3), full(100)],
         [100, 200, 400, 5000]
     );
-    let half = |number| policy.wait(number, 0).as_millis();
+    let half = |number| policy.wait(number, 0, None).as_millis();
     assert_eq!([half(1), half(2), half(u32::MAX)], [50, 100, 2500]);
 }
 
@@ -163,6 +164,55 @@ fn exported(metrics: &StorageMetrics) -> String {
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
     text
+}
+
+/// Story: MinIO asks to wait for 60 s, older ones for 120 s, with every 503 and 429. That is all of
+/// the time for retries and more, so the first such answer failed a read, a list or a delete.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_asks_for_a_wait_longer_than_the_retries_last_is_asked_again_meanwhile() {
+    for asked in [60, 120].map(Duration::from_secs) {
+        let faulty = FaultyStore::new();
+        let (policy, runtime) = (RetryPolicy::REMOTE, Runtime::seeded(1));
+        let retry = Retry::new(faulty.clone(), policy, runtime);
+        let key = keys::probe(1);
+        retry.put(&key, vec!["x".into()]).await.unwrap();
+        let timed = async |operation: &'static str, work: BoxFuture<'_, ()>| {
+            faulty.next(operation, Fault::Throttled(asked));
+            let start = tokio::time::Instant::now();
+            work.await;
+            assert_eq!(start.elapsed(), policy.longest_asked_wait, "{operation}");
+        };
+        let probes = keys::probes();
+        let list = retry.list(&probes);
+        let list = list.map(|listed| assert_eq!(listed.unwrap().len(), 1));
+        timed("list", list.boxed()).await;
+        timed(
+            "get",
+            retry
+                .get_tail(&key, 1)
+                .map(|tail| drop(tail.unwrap()))
+                .boxed(),
+        )
+        .await;
+        timed(
+            "delete",
+            retry
+                .delete(vec![key])
+                .map(|n| assert_eq!(n.unwrap(), 1))
+                .boxed(),
+        )
+        .await;
+
+        // One that goes on like that is not asked often.
+        faulty.always("list", Fault::Throttled(asked));
+        faulty.clear_log();
+        let start = tokio::time::Instant::now();
+        let error = retry.list(&keys::probes()).await.unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Unavailable);
+        assert!(start.elapsed() <= policy.max_elapsed);
+        let tries = faulty.count("list");
+        assert!((4..=8).contains(&tries), "{tries} tries in a minute");
+    }
 }
 
 #[tokio::test]

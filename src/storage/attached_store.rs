@@ -1,6 +1,7 @@
 //! A store that is used only once its base directory was identified.
 //!
-//! Does: wait for the identity before each operation; treat an abandoned base directory as empty.
+//! Does: wait for the identity before each operation, and for what is to be known of conditions
+//! before a conditional write; treat an abandoned base directory as empty.
 //! Does not: read the identity (`attachment`). Invariant: nothing is written to a base directory
 //! that was not identified, and nothing is believed to be absent there.
 
@@ -52,6 +53,7 @@ impl Store for AttachedStore {
 
     async fn put_if(&self, key: &Key, content: Bytes, expected: &Precondition) -> Result<bool> {
         let store = self.needed(StoreErrorKind::Refused).await?;
+        self.0.learn_conditions().await?;
         store.put_if(key, content, expected).await
     }
 
@@ -135,6 +137,10 @@ impl Store for AttachedStore {
 
     fn needs_keep_object(&self) -> bool {
         self.0.raw.needs_keep_object()
+    }
+
+    fn distrust_conditions(&self) {
+        self.0.raw.distrust_conditions();
     }
 
     fn observed(&self) -> Observed {

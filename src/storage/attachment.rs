@@ -67,6 +67,8 @@ pub(super) struct Attachment {
     identity: RwLock<Option<Arc<Identity>>>,
     attempts: Mutex<Attempts>,
     refreshed: Mutex<Option<Instant>>,
+    /// Whether it was found out that the store honours conditions, or does not.
+    knows_conditions: Mutex<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -93,6 +95,7 @@ impl Attachment {
             identity: RwLock::default(),
             attempts: Mutex::default(),
             refreshed: Mutex::default(),
+            knows_conditions: Mutex::default(),
         })
     }
 
@@ -162,6 +165,28 @@ impl Attachment {
             tracing::debug!(%error, base = %self.name, "cannot read the identity again");
         }
         *refreshed = Some(now);
+    }
+
+    /// Finds out whether the store honours create-only conditions, before the first write that
+    /// relies on conditions: one that ignores them would overwrite what others have written.
+    /// Concurrent callers wait for it. A probe finds out about the other conditions, too.
+    ///
+    /// # Errors
+    /// A write to a new key fails.
+    pub(super) async fn learn_conditions(&self) -> Result<()> {
+        let mut knows = self.knows_conditions.lock().await;
+        if !*knows {
+            if self.creates_twice(&Precondition::Absent).await? {
+                self.raw.distrust_conditions();
+            }
+            *knows = true;
+        }
+        Ok(())
+    }
+
+    /// Records that a probe has found that out.
+    pub(super) async fn learned_conditions(&self) {
+        *self.knows_conditions.lock().await = true;
     }
 
     /// What a probe does first: confirms the identity, or, if none may be created, checks that a
@@ -305,24 +330,12 @@ impl Attachment {
              identity without a condition";
         const REFUSED: &str = "the store must implement create-only writes; if it has none, run \
              `stopover init` once, while no daemon runs";
-        let key = keys::probe(self.runtime.random.next_u64());
-        let put = async |content: &str| {
-            let content = format!("{content} {key}").into();
-            let put = self
-                .raw
-                .put_if(&key, content, &Precondition::StrictlyAbsent);
-            let put = put.await;
-            put.map_err(|error| with_step("testing create-only writes", error))
-        };
-        let tested = async {
-            put("first").await?;
-            put("second").await
-        };
-        let tested = tested.await;
-        let deleted = self.raw.delete(vec![key.clone()]).await;
         let ignored = "the store ignores create-only conditions (If-None-Match: *)";
-        let refused = match tested {
-            Ok(false) => return deleted.map(drop),
+        let refused = match self.creates_twice(&Precondition::StrictlyAbsent).await {
+            Ok(false) => {
+                self.learned_conditions().await;
+                return Ok(());
+            }
             Ok(true) => StoreError {
                 hint: Some(IGNORED),
                 ..StoreError::new(StoreErrorKind::Refused, ignored)
@@ -335,6 +348,26 @@ impl Attachment {
             Err(error) => error,
         };
         Err(refused)
+    }
+
+    /// Whether a probe object is created where there is one already.
+    async fn creates_twice(&self, absent: &Precondition) -> Result<bool> {
+        let key = keys::probe(self.runtime.random.next_u64());
+        let put = async |content: &str| {
+            let content = format!("{content} {key}").into();
+            let put = self.raw.put_if(&key, content, absent).await;
+            put.map_err(|error| with_step("testing create-only writes", error))
+        };
+        let tested = async {
+            put("first").await?;
+            put("second").await
+        };
+        let tested = tested.await;
+        let deleted = self.raw.delete(vec![key.clone()]).await;
+        match tested {
+            Ok(false) => deleted.map(|_| false),
+            other => other,
+        }
     }
 
     /// Creates the identity, or rotates its keys, at the request of an operator; returns what was

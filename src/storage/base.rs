@@ -272,7 +272,9 @@ impl BaseDirectory {
         };
         let probed = async {
             self.attachment.probe().await?;
-            probe::probe(&*self.probed, &self.runtime, extent).await
+            let findings = probe::probe(&*self.probed, &self.runtime, extent).await?;
+            self.attachment.learned_conditions().await;
+            Ok(findings)
         };
         match probe::within_limit(probed, &self.runtime).await {
             Ok(findings) => {

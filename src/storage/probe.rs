@@ -216,7 +216,8 @@ async fn check_reads(store: &dyn Store, key: &Key, content: &str) -> Result<()> 
     }
 }
 
-/// Each conditional write twice: its condition holds, then it does not.
+/// Each conditional write twice: its condition holds, then it does not. A store that ignores that
+/// is not trusted with conditions any more.
 async fn check_conditions(store: &dyn Store, key: &Key) -> Result<Findings> {
     let put = async |step: Step, content: &str, expected: &Precondition| {
         let content = Bytes::from(format!("{content} {key}"));
@@ -235,6 +236,9 @@ async fn check_conditions(store: &dyn Store, key: &Key) -> Result<Findings> {
         ));
     }
     let replaced_twice = put(REPLACING, "fourth", &unchanged).await?;
+    if created_twice || replaced_twice {
+        store.distrust_conditions();
+    }
     let replaced = read(store, key).await?;
     let expected = if replaced_twice { "fourth" } else { "third" };
     if replaced.bytes != format!("{expected} {key}") {

@@ -199,6 +199,10 @@ impl Store for Deadline {
         self.inner.needs_keep_object()
     }
 
+    fn distrust_conditions(&self) {
+        self.inner.distrust_conditions();
+    }
+
     fn observed(&self) -> Observed {
         self.inner.observed()
     }

@@ -192,6 +192,10 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// The store was seen to apply a write whose precondition failed: a backend that leaves
+    /// conditions to the store checks them itself from now on, before it writes.
+    fn distrust_conditions(&self) {}
+
     /// The deficiencies of the store that were observed so far.
     fn observed(&self) -> Observed {
         Observed::default()

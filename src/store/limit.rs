@@ -260,6 +260,10 @@ impl Store for Limit {
         self.inner.needs_keep_object()
     }
 
+    fn distrust_conditions(&self) {
+        self.inner.distrust_conditions();
+    }
+
     fn observed(&self) -> Observed {
         self.inner.observed()
     }

@@ -204,6 +204,10 @@ impl Store for Meter {
         self.inner.needs_keep_object()
     }
 
+    fn distrust_conditions(&self) {
+        self.inner.distrust_conditions();
+    }
+
     fn observed(&self) -> Observed {
         self.inner.observed()
     }

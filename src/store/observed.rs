@@ -11,8 +11,8 @@ pub const BACKGROUND_LIMIT: Duration = Duration::from_secs(5);
 /// What the answers of a store have shown so far.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Observed {
-    /// It has no conditional writes, so a condition is checked first and a write in between is
-    /// lost.
+    /// It has no conditional writes, or ignores conditions, so a condition is checked first and a
+    /// write in between is lost.
     pub checks_then_writes: bool,
     /// It retains deleted objects.
     pub retention: Option<Retention>,

@@ -23,9 +23,14 @@ impl Swap {
         Self(RwLock::new(store))
     }
 
-    /// Replaces the store for operations that begin from now on.
+    /// Replaces the store for operations that begin from now on. The server is still the same: what
+    /// it was seen to lack, it lacks.
     pub fn replace(&self, store: Arc<dyn Store>) {
-        *self.0.write() = store;
+        let mut current = self.0.write();
+        if current.observed().checks_then_writes {
+            store.distrust_conditions();
+        }
+        *current = store;
     }
 
     fn current(&self) -> Arc<dyn Store> {
@@ -95,6 +100,10 @@ impl Store for Swap {
 
     fn needs_keep_object(&self) -> bool {
         self.current().needs_keep_object()
+    }
+
+    fn distrust_conditions(&self) {
+        self.current().distrust_conditions();
     }
 
     fn observed(&self) -> Observed {

@@ -2,6 +2,8 @@
 //! which renewal or claim succeeds, and in which order its objects are removed.
 
 use super::*;
+use crate::storage::InitOptions;
+use crate::store::tests::fake_s3::{FakeS3, Oddity};
 
 async fn in_order(storage: &Storage) -> Vec<crate::id::BaseId> {
     storage.in_order(&exchange()).await.unwrap()
@@ -402,4 +404,45 @@ async fn while_a_marker_may_remain_the_segments_remain_in_every_base_directory()
     storage.remove_exchange(&exchange()).await.unwrap_err();
     assert_eq!(left().await, 9);
     assert_eq!(storage.remove_exchange(&exchange()).await.unwrap(), 9);
+}
+
+/// Story: a store that answers 200 to a put whose condition fails was known as such and warned of,
+/// and its conditions were relied on all the same. A second daemon's announcement replaced the
+/// marker or the tombstone of the first one's exchange, and both of two claims succeeded.
+#[tokio::test]
+async fn where_conditions_are_ignored_an_exchange_is_announced_and_claimed_once() {
+    for oddity in [Oddity::None, Oddity::IgnoresConditions] {
+        let server = FakeS3::start(oddity).await;
+        let daemon = |seed| Storage::open(&[server.config()], &Runtime::seeded(seed)).unwrap();
+        let (one, two) = (daemon(3), daemon(4));
+        one.init(None, InitOptions::default()).await.unwrap();
+        assert!(one.probe().await[0].healthy);
+        // The other one has not been probed: it finds out with its first conditional write.
+        assert_eq!(two.get_marker(&exchange()).await.unwrap(), None);
+        let set = in_order(&one).await;
+        let [first, other] = ["{}", "{\"of\":2}"].map(Bytes::from);
+
+        let created = one.create_marker(&exchange(), &first, 1, &set).await;
+        assert!(created.unwrap().is_some(), "{oddity:?}");
+        let announced_elsewhere = async || {
+            let created = two.create_marker(&exchange(), &other, 2, &set).await;
+            let placed = two.place_marker(&exchange(), &other, 2, &set).await;
+            created.unwrap().is_some() || placed.unwrap()
+        };
+        assert!(!announced_elsewhere().await, "{oddity:?}");
+        let marker = one.get_marker(&exchange()).await.unwrap().unwrap();
+        assert_eq!(marker.bytes, first, "{oddity:?}");
+
+        let observed = one.observe_markers(&exchange()).await;
+        assert!(one.claim(&exchange(), &observed).await.unwrap());
+        assert!(!two.claim(&exchange(), &observed).await.unwrap());
+        assert!(
+            !two.put_marker(&exchange(), &other, &observed)
+                .await
+                .unwrap()
+        );
+        assert!(!announced_elsewhere().await, "{oddity:?}");
+        let observed = one.observe_markers(&exchange()).await;
+        assert!(observed.is_claimed(), "{oddity:?}");
+    }
 }

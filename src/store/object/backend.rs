@@ -333,11 +333,15 @@ impl Store for ObjectBackend {
         self.needs_keep_object
     }
 
+    fn distrust_conditions(&self) {
+        self.conditions.ignored.store(true, Ordering::Relaxed);
+    }
+
     fn observed(&self) -> Observed {
         let retention = self.seen.retention();
         let deletes_versions = self.deleting.versions.is_some();
         Observed {
-            checks_then_writes: self.conditions.are_missing(),
+            checks_then_writes: self.conditions.are_missing() || self.conditions.are_ignored(),
             retention: retention.filter(|r| *r != Retention::Versions || !deletes_versions),
             stale_credentials: self.seen.has_stale_credentials(),
         }

@@ -36,6 +36,13 @@ impl ObjectBackend {
         if self.conditions.are_missing() && !strict {
             return self.check_and_put(key, content, expected).await;
         }
+        // Only some may be ignored, so they are sent all the same.
+        if self.conditions.are_ignored()
+            && !strict
+            && let Some(written) = self.written_unless(key, &content, expected).await?
+        {
+            return Ok(written);
+        }
         let proof = self.conditions.proof(expected);
         let put = self.put_with(key, content.clone().into(), put_mode(expected));
         match put.await {
@@ -71,12 +78,8 @@ impl ObjectBackend {
         expected: &Precondition,
         error: &object_store::Error,
     ) -> Result<bool> {
-        let found = if_found(self.read_versioned(key).await)?;
-        if found.as_ref().is_some_and(|found| found.bytes == *content) {
-            return Ok(true);
-        }
-        if !holds(expected, found) {
-            return Ok(false);
+        if let Some(written) = self.written_unless(key, content, expected).await? {
+            return Ok(written);
         }
         let mut failure = self.put_error(error);
         (failure.kind, failure.contended) = (StoreErrorKind::Unavailable, true);
@@ -90,8 +93,8 @@ impl ObjectBackend {
         content: Bytes,
         expected: &Precondition,
     ) -> Result<bool> {
-        if !holds(expected, if_found(self.read_versioned(key).await)?) {
-            return Ok(false);
+        if let Some(written) = self.written_unless(key, &content, expected).await? {
+            return Ok(written);
         }
         let put = self.put_with(key, content.into(), PutMode::Overwrite).await;
         put.map_err(|error| self.put_error(&error))?;
@@ -100,6 +103,19 @@ impl ObjectBackend {
                 lease renewed at the moment of its collection may be lost");
         }
         Ok(true)
+    }
+
+    /// Unless the precondition holds, whether the object is what an earlier attempt of this put
+    /// wrote.
+    async fn written_unless(
+        &self,
+        key: &Key,
+        content: &Bytes,
+        expected: &Precondition,
+    ) -> Result<Option<bool>> {
+        let found = if_found(self.read_versioned(key).await)?;
+        let written = found.as_ref().is_some_and(|found| found.bytes == *content);
+        Ok((!holds(expected, found)).then_some(written))
     }
 
     /// The error of a conditional put. Some servers that have none answer as if it were forbidden.

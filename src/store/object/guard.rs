@@ -100,6 +100,10 @@ impl Store for Guard {
         self.0.needs_keep_object()
     }
 
+    fn distrust_conditions(&self) {
+        self.0.distrust_conditions();
+    }
+
     fn observed(&self) -> Observed {
         self.0.observed()
     }

@@ -17,6 +17,8 @@ use crate::store::Precondition;
 pub(super) struct Conditions {
     /// It has none.
     pub(super) missing: AtomicBool,
+    /// It has applied a put whose condition failed.
+    pub(super) ignored: AtomicBool,
     /// It refused to create what exists.
     creates: AtomicBool,
     /// It refused to replace what has changed.
@@ -26,6 +28,10 @@ pub(super) struct Conditions {
 impl Conditions {
     pub(super) fn are_missing(&self) -> bool {
         self.missing.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn are_ignored(&self) -> bool {
+        self.ignored.load(Ordering::Relaxed)
     }
 
     /// Whether a server has shown that it implements a condition.

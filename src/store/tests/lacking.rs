@@ -9,6 +9,7 @@ use super::http::opened;
 use crate::id::{DaemonId, ExchangeId, SegmentId};
 use crate::runtime::Runtime;
 use crate::store::retry::{Retry, RetryPolicy};
+use crate::store::swap::Swap;
 use crate::store::{Precondition, Retention, Store, StoreErrorKind, keys};
 
 fn text(text: &'static str) -> Vec<Bytes> {
@@ -87,6 +88,35 @@ async fn conditions_that_are_refused_are_checked_first_unless_they_worked_before
         assert_eq!(put.unwrap(), written);
     }
     assert!(!store.observed().checks_then_writes);
+}
+
+/// Story: a server that answers 200 to a put whose condition fails had no error that would have
+/// shown it, so nothing was ever checked before it was written.
+#[tokio::test]
+async fn conditions_that_are_ignored_are_checked_first_once_that_is_known() {
+    let server = FakeS3::start(Oddity::IgnoresConditions).await;
+    let swap = Swap::new(opened(server.config()));
+    let key = keys::probe(1);
+    let put = async |content: &'static str, expected: &Precondition| {
+        let put = swap.put_if(&key, content.into(), expected).await;
+        put.unwrap()
+    };
+    assert!(put("first", &Precondition::Absent).await);
+    let old = Precondition::Version(swap.get_versioned(&key).await.unwrap().version);
+    assert!(put("second", &Precondition::Absent).await, "it ignores it");
+    swap.distrust_conditions();
+    // Also by a client with other credentials.
+    for _ in 0..2 {
+        assert!(swap.observed().checks_then_writes);
+        assert!(!put("third", &Precondition::Absent).await);
+        assert!(!put("third", &old).await);
+        assert!(put("second", &Precondition::Absent).await, "it is there");
+        swap.replace(opened(server.config()));
+    }
+    let new = swap.get_versioned(&key).await.unwrap();
+    assert_eq!(new.bytes, "second".as_bytes());
+    assert!(put("third", &Precondition::Version(new.version)).await);
+    assert!(!put("fourth", &Precondition::Absent).await);
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! A small server of Google Cloud Storage: enough of its XML interface for a probe, and the
 //! settings of its one bucket, `bucket`, in its JSON interface.
 //!
-//! Does: store objects in memory, honour conditions on generations. Does not: check tokens.
+//! Does: store objects in memory, honour conditions on generations. Does not: check tokens: a
+//! test's check does.
 //! Invariant: what the settings say changes nothing else.
 
 #![allow(clippy::disallowed_methods)] // it runs as a spawned task
@@ -15,12 +16,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use percent_encoding::percent_decode_str;
 
-use crate::gate::serve;
+use crate::gate::{Check, Refusal, refusal, serve};
 
 const GENERATION: &str = "x-goog-generation";
 
@@ -28,6 +31,8 @@ struct Shared {
     /// What is answered about the bucket, and after which time.
     settings: (StatusCode, String),
     delay: Duration,
+    check: Box<Check>,
+    refused: Mutex<Vec<String>>,
     /// How often that was asked for, and with which token.
     asked: Mutex<Vec<String>>,
     /// Content and generation by key.
@@ -43,9 +48,22 @@ pub struct FakeGcs {
 impl FakeGcs {
     /// With this answer to a request for the settings of the bucket, which takes this long.
     pub async fn start(status: u16, settings: &str, delay: Duration) -> Self {
+        Self::start_with(status, settings, delay, Box::new(|_| Ok(()))).await
+    }
+
+    /// With a bucket without settings, for requests that pass a check.
+    pub async fn start_checking(
+        check: impl Fn(&Parts) -> Result<(), Refusal> + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_with(200, "{}", Duration::ZERO, Box::new(check)).await
+    }
+
+    async fn start_with(status: u16, settings: &str, delay: Duration, check: Box<Check>) -> Self {
         let shared = Arc::new(Shared {
             settings: (StatusCode::from_u16(status).unwrap(), settings.to_owned()),
             delay,
+            check,
+            refused: Mutex::default(),
             asked: Mutex::default(),
             objects: Mutex::default(),
             writes: Mutex::default(),
@@ -53,6 +71,11 @@ impl FakeGcs {
         let app = Router::new().fallback(answer).with_state(shared.clone());
         let address = serve(app, None).await;
         Self { address, shared }
+    }
+
+    /// The requests that were refused.
+    pub fn refused(&self) -> Vec<String> {
+        self.shared.refused.lock().clone()
     }
 
     /// The tokens with which the settings were asked for.
@@ -64,6 +87,11 @@ impl FakeGcs {
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let body = to_bytes(body, 1 << 20).await.unwrap();
+    if let Err((status, code)) = (shared.check)(&head) {
+        let line = format!("{} {}: {code}", head.method, head.uri);
+        shared.refused.lock().push(line);
+        return refusal(status, code);
+    }
     let path = head.uri.path();
     if path == "/storage/v1/b/bucket" {
         let query = head.uri.query().unwrap_or_default();
@@ -77,7 +105,8 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let Some(key) = path.strip_prefix("/bucket") else {
         return StatusCode::NOT_FOUND.into_response();
     };
-    let key = key.trim_start_matches('/').replace("%2F", "/");
+    let key = percent_decode_str(key.trim_start_matches('/')).decode_utf8();
+    let key = key.unwrap().into_owned();
     match head.method {
         Method::PUT => shared.put(key, &head.headers, body),
         Method::DELETE => match shared.objects.lock().remove(&key) {

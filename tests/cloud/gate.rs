@@ -25,7 +25,8 @@ use crate::fake_s3::{FakeS3, Oddity};
 /// What a refusal is: a status, and the code of S3's error.
 pub type Refusal = (u16, &'static str);
 
-type Check = dyn Fn(&Parts) -> Result<(), Refusal> + Send + Sync;
+/// Decides which requests pass.
+pub type Check = dyn Fn(&Parts) -> Result<(), Refusal> + Send + Sync;
 
 struct Shared {
     store: FakeS3,
@@ -81,8 +82,7 @@ async fn forward(State(shared): State<Arc<Shared>>, request: Request) -> Respons
     if let Err((status, code)) = (shared.check)(&head) {
         let line = format!("{} {}: {code}", head.method, head.uri);
         shared.refused.lock().push(line);
-        let text = format!("<Error><Code>{code}</Code><Message>No.</Message></Error>");
-        return (StatusCode::from_u16(status).unwrap(), text).into_response();
+        return refusal(status, code);
     }
     let url = format!("http://{}{}", shared.store.address, head.uri);
     let request = shared.http.request(head.method, url).headers(head.headers);
@@ -90,6 +90,12 @@ async fn forward(State(shared): State<Arc<Shared>>, request: Request) -> Respons
     let (status, mut headers) = (found.status(), found.headers().clone());
     headers.remove(header::TRANSFER_ENCODING);
     (status, headers, found.bytes().await.unwrap()).into_response()
+}
+
+/// The answer to what does not pass.
+pub fn refusal(status: u16, code: &str) -> Response {
+    let text = format!("<Error><Code>{code}</Code><Message>No.</Message></Error>");
+    (StatusCode::from_u16(status).unwrap(), text).into_response()
 }
 
 /// Serves on loopback until the test's runtime ends.

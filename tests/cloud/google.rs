@@ -251,7 +251,7 @@ async fn credentials_of_types_that_are_not_supported_are_refused_with_what_to_us
 }
 
 /// A proxy that leads every tunnel to one address; it notes for where each was asked.
-async fn proxy_to(target: SocketAddr, asked: Noted) -> SocketAddr {
+pub async fn proxy_to(target: SocketAddr, asked: Noted) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

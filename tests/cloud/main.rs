@@ -10,6 +10,7 @@ mod azure;
 mod certificates;
 mod check;
 mod denials;
+mod fake_azure;
 mod fake_gcs;
 #[path = "../../src/store/tests/fake_s3.rs"]
 #[allow(dead_code)] // not all of it is used here
@@ -29,6 +30,8 @@ mod rotation;
 #[path = "../it/support/tls.rs"]
 #[allow(dead_code)] // not all of it is used here
 mod tls;
+mod token_rotation;
+mod tokens;
 
 use std::collections::BTreeMap;
 

@@ -27,13 +27,16 @@ pub struct Tried {
 }
 
 pub fn daemon(gate: &Gate, options: &[(&str, &str)], variables: &[(&str, &str)]) -> Tried {
+    let endpoint = format!("http://{}", gate.address);
+    let own = [("endpoint", endpoint.as_str()), ("region", "us-east-1")];
+    daemon_at("s3://bucket/p", &[&own[..], options].concat(), variables)
+}
+
+/// A daemon with a base directory at this URI, and its configuration.
+pub fn daemon_at(uri: &str, options: &[(&str, &str)], variables: &[(&str, &str)]) -> Tried {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("stopover.toml");
-    let mut toml = format!(
-        "[[base_directory]]\nuri = \"s3://bucket/p\"\nendpoint = \"http://{}\"\n\
-         allow_http = true\nregion = \"us-east-1\"\n",
-        gate.address
-    );
+    let mut toml = format!("[[base_directory]]\nuri = \"{uri}\"\nallow_http = true\n");
     for (name, value) in options {
         toml += &format!("{name} = \"{value}\"\n");
     }
@@ -41,7 +44,15 @@ pub fn daemon(gate: &Gate, options: &[(&str, &str)], variables: &[(&str, &str)])
     let mut command = Command::new(env!("CARGO_BIN_EXE_stopover"));
     command.args(["serve", "--listen", "127.0.0.1:0", "--config"]);
     command.arg(&config).stderr(Stdio::null());
-    command.env_remove("AWS_ACCESS_KEY_ID");
+    // No credentials of whoever runs the tests.
+    command.env("HOME", folder.path());
+    for name in [
+        "AWS_ACCESS_KEY_ID",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "SERVICE_ACCOUNT",
+    ] {
+        command.env_remove(name);
+    }
     command.envs(variables.iter().copied());
     Tried {
         daemon: Process::spawn(command),
@@ -79,7 +90,10 @@ pub async fn write(tried: &Tried, meanwhile: impl AsyncFn(u32)) {
     }
     for partition in 0..4 {
         let read = http.get(format!("{exchange}/partitions/{partition}"));
-        let bytes = read.send().await.unwrap().bytes().await.unwrap();
+        let answer = read.send().await.unwrap();
+        let status = answer.status();
+        let bytes = answer.bytes().await.unwrap();
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&bytes));
         assert_eq!(
             bytes.len(),
             50_000 * SINKS as usize,

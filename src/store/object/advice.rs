@@ -58,6 +58,15 @@ pub(super) fn advice(
     }
 }
 
+/// Advice for a token that the store does not accept, where a new one is requested.
+pub(super) fn about_token() -> Advice {
+    Advice::new(
+        "the store did not accept the token",
+        "a new one is requested; if that is not accepted either, check this machine's clock, and \
+         that the identity belongs to the tenant or project of the store",
+    )
+}
+
 fn about_tls(failure: TlsFailure) -> Advice {
     match failure {
         TlsFailure::UnknownIssuer => Advice::new(

@@ -25,6 +25,7 @@ pub struct Seen {
     expirations: AtomicU64,
     /// How many providers of credentials could not renew them last.
     stale: AtomicUsize,
+    renews_tokens: AtomicBool,
 }
 
 impl Seen {
@@ -85,6 +86,16 @@ impl Seen {
     /// Whether a provider could not renew its credentials last.
     pub(super) fn has_stale_credentials(&self) -> bool {
         self.stale.load(Ordering::Relaxed) > 0
+    }
+
+    /// Notes that requests carry tokens that are requested anew where one is not accepted.
+    pub(super) fn note_renewed_tokens(&self) {
+        self.renews_tokens.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that was noted.
+    pub(super) fn renews_tokens(&self) -> bool {
+        self.renews_tokens.load(Ordering::Relaxed)
     }
 
     /// Why the store keeps what is deleted, if it showed that.

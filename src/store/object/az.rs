@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use object_store::azure::{AzureConfigKey as Az, MicrosoftAzureBuilder};
+use object_store::azure::{AzureConfigKey as Az, AzureCredentialProvider, MicrosoftAzureBuilder};
 use object_store::client::HttpConnector as _;
 use object_store::{ClientConfigKey, ClientOptions};
 use url::Url;
@@ -18,6 +18,7 @@ use super::client::{
 use super::pod::WorkloadIdentity;
 use super::progress::Connector;
 use super::renewed::Renewed;
+use super::renewing::Renewing;
 use super::sas;
 use super::tls::ClientTls;
 use super::token_file::TokenFile;
@@ -90,7 +91,7 @@ pub fn open(uri: &BaseUri, options: &mut Options, mut connector: Connector) -> O
     let validity = builder.get_config_value(&Az::SasKey);
     let validity = validity.and_then(|token| sas::validity(&token, now));
     client::opened(uri, options, &endpoint, &connector, || {
-        let builder = with_pod_identity(builder, &client_options, token, &connector)?;
+        let builder = with_tokens(builder, &client_options, token, &connector)?;
         Ok(Built {
             storage_class,
             validity,
@@ -99,26 +100,51 @@ pub fn open(uri: &BaseUri, options: &mut Options, mut connector: Connector) -> O
     })
 }
 
-/// The builder with the workload identity of a pod where the client would use that: it would send
-/// the file with the token as it is.
-fn with_pod_identity(
+/// The builder with a provider of tokens that are requested again where the store does not accept
+/// one; as it is, where it has a key or a signature instead.
+fn with_tokens(
     builder: MicrosoftAzureBuilder,
     client_options: &ClientOptions,
     token: Option<Arc<TokenFile>>,
     connector: &Connector,
 ) -> object_store::Result<MicrosoftAzureBuilder> {
-    let setting = |key: &Az| builder.get_config_value(key);
-    let has_others = is_true(setting(&Az::UseEmulator))
-        || [Az::Token, Az::AccessKey]
-            .iter()
-            .any(|key| setting(key).is_some())
-        || FABRIC.iter().all(|key| setting(key).is_some());
-    if has_others {
+    let sets = |key: &Az| builder.get_config_value(key).is_some();
+    let is_fabric = FABRIC.iter().all(sets);
+    let is_fixed = [Az::Token, Az::AccessKey].iter().any(sets) && !is_fabric;
+    if is_fixed || is_true(builder.get_config_value(&Az::UseEmulator)) {
         return Ok(builder);
     }
+    let pod = match is_fabric {
+        true => None,
+        false => pod_identity(&builder, client_options, token, connector)?,
+    };
+    let is_signed = pod.is_none() && sets(&Az::SasKey) && !sets(&Az::ClientSecret) && !is_fabric;
+    if is_signed {
+        return Ok(builder);
+    }
+    connector.seen.note_renewed_tokens();
+    let credentials = match pod {
+        Some(pod) => pod,
+        None => {
+            let (clock, seen) = (connector.clock.clone(), Arc::clone(&connector.seen));
+            Arc::new(Renewing::new(builder.clone(), clock, seen)?)
+        }
+    };
+    Ok(builder.with_credentials(credentials))
+}
+
+/// The workload identity of a pod, where the client would use that: it would send the file with the
+/// token as it is.
+fn pod_identity(
+    builder: &MicrosoftAzureBuilder,
+    client_options: &ClientOptions,
+    token: Option<Arc<TokenFile>>,
+    connector: &Connector,
+) -> object_store::Result<Option<AzureCredentialProvider>> {
+    let setting = |key: &Az| builder.get_config_value(key);
     let identity = (token, setting(&Az::ClientId), setting(&Az::AuthorityId));
     let (Some(token), Some(client_id), Some(tenant)) = identity else {
-        return Ok(builder);
+        return Ok(None);
     };
     let host = setting(&Az::AuthorityHost);
     let host = host.unwrap_or_else(|| "https://login.microsoftonline.com".into());
@@ -129,7 +155,7 @@ fn with_pod_identity(
         client_id,
     };
     let (clock, seen) = (connector.clock.clone(), Arc::clone(&connector.seen));
-    Ok(builder.with_credentials(Arc::new(Renewed::new(identity, clock, seen))))
+    Ok(Some(Arc::new(Renewed::new(identity, clock, seen))))
 }
 
 /// Replaces a connection string, as Azure's tools print it, by the options that it stands for.

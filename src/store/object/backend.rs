@@ -98,7 +98,7 @@ impl ObjectBackend {
     }
 
     pub(super) fn error(&self, error: &object_store::Error) -> StoreError {
-        let failure = translate(error, &self.redactor);
+        let failure = translate(error, &self.redactor, self.seen.renews_tokens());
         if failure.credentials_expired {
             self.seen.note_expired();
         }

@@ -120,11 +120,14 @@ pub(super) fn is_whole_object(text: &str) -> bool {
 
 /// Whether the instance or its container was asked for credentials, because none are configured.
 pub(super) fn lacks_credentials(text: &str) -> bool {
-    const METADATA: [&str; 4] = [
+    // Those of managed identities have an address of their own in Azure's App Service and Arc.
+    const METADATA: [&str; 6] = [
         "169.254.169.254",
         "169.254.170.2",
         "computeMetadata",
         "[fd00:ec2::254]",
+        "metadata/identity",
+        "msi/token",
     ];
     METADATA.iter().any(|place| has_word(text, place))
 }
@@ -232,6 +235,11 @@ mod tests {
             ("GET http://169.254.170.2.example/v1", false),
             ("GET http://10.169.254.170.2/v1", false),
             ("GET http://h/computeMetadata/v1/x", true),
+            ("GET http://localhost:42356/msi/token?resource=x", true),
+            (
+                "GET http://localhost:40342/metadata/identity/oauth2/token?x",
+                true,
+            ),
         ] {
             assert_eq!(lacks_credentials(text), is_found, "{text}");
         }

@@ -8,7 +8,7 @@
 use object_store::Error;
 use object_store::client::{HttpError, HttpErrorKind};
 
-use super::advice::advice;
+use super::advice::{about_token, advice};
 use super::answers::retry_after;
 use super::causes::{cause, is_unconnected};
 use super::client_messages::{
@@ -16,7 +16,7 @@ use super::client_messages::{
     is_stored_without_tag, is_whole_object, is_wrong_region, issuer_in, lacks_credentials,
     lacks_entity_tag, refused_delete, server_message, unescaped,
 };
-use super::exchange::issuer_failure;
+use super::exchange::{IssuerFault, issuer_failure};
 use super::redact::Redactor;
 use super::remedy::Advice;
 use crate::store::{StoreError, StoreErrorKind};
@@ -40,14 +40,26 @@ enum ClientError {
     Other(String),
 }
 
-/// What an error of `object_store` means here.
-pub(super) fn translate(error: &Error, redactor: &Redactor) -> StoreError {
+/// What an error of `object_store` means here. With `renews_tokens`, requests carry tokens of which
+/// there may be a new one.
+pub(super) fn translate(error: &Error, redactor: &Redactor, renews_tokens: bool) -> StoreError {
     let text = full_text(error);
     let delete = refused_delete(&text);
     let (status, code) = (http_status(&text), delete.map(|d| d.0).or(code(&text)));
-    let kind = kind_of(error, status, code, &text);
     let issuer = issuer_failure(error).or_else(|| issuer_in(&text, status));
-    let Advice { cause: named, hint } = advice(issuer, status, code, &text);
+    let of_store = issuer.is_none() && !lacks_credentials(&text);
+    let refuses_token = renews_tokens && of_store && status == Some(401);
+    let expired = refuses_token || is_expired(code);
+    let kind = match issuer {
+        // Whoever gives credentials out may have new ones in a moment.
+        _ if expired => StoreErrorKind::Unavailable,
+        Some((_, IssuerFault::Failed)) => StoreErrorKind::Unavailable,
+        _ => kind_of(error, status, code, &text),
+    };
+    let Advice { cause: named, hint } = match refuses_token {
+        true => about_token(),
+        false => advice(issuer, status, code, &text),
+    };
     let cause = match (delete, status, code) {
         (Some((code, message)), ..) => ClientError::Delete {
             code: redactor.clean(code),
@@ -65,7 +77,7 @@ pub(super) fn translate(error: &Error, redactor: &Redactor) -> StoreError {
         hint,
         timed_out: transport_kind(error) == Some(HttpErrorKind::Timeout),
         settled: is_settled(error, status),
-        credentials_expired: is_expired(code),
+        credentials_expired: expired,
         retry_after: retry_after(error),
         ..StoreError::new(kind, named.unwrap_or(summary(kind).into())).caused_by(cause)
     }
@@ -93,10 +105,6 @@ fn kind_of(error: &Error, status: Option<u16>, code: Option<&str>, text: &str) -
     // Without its bucket (or container) nothing is known about an object.
     if matches!(code, Some("NoSuchBucket" | "ContainerNotFound")) {
         return Refused;
-    }
-    // Whoever gives credentials out may have new ones in a moment.
-    if is_expired(code) {
-        return Unavailable;
     }
     match error {
         Error::NotFound { .. } => NotFound,
@@ -188,7 +196,7 @@ mod tests {
     }
 
     fn translated(error: &Error) -> StoreError {
-        translate(error, &Redactor::default())
+        translate(error, &Redactor::default(), false)
     }
 
     /// A response of status 403 with this error code.
@@ -250,6 +258,30 @@ mod tests {
             assert_eq!(translated(&error).settled, settled, "{status}");
         }
         assert!(!translated(&generic("connection reset")).settled);
+    }
+
+    /// Story: a token that was revoked, or had expired while its machine was suspended, was shown
+    /// for the rest of its life as it was announced.
+    #[test]
+    fn a_token_that_the_store_does_not_accept_has_expired_if_there_may_be_a_new_one() {
+        let refused = |asked: &str| Error::Unauthenticated {
+            path: "v1/x".into(),
+            source: format!("{asked}Server returned non-2xx status code: 401 Unauthorized: No.")
+                .into(),
+        };
+        let translated = |asked: &str, renews| {
+            let failure = translate(&refused(asked), &Redactor::default(), renews);
+            (failure.kind, failure.credentials_expired)
+        };
+        assert_eq!(translated("", true), (StoreErrorKind::Unavailable, true));
+        assert_eq!(translated("", false), (StoreErrorKind::Refused, false));
+        // What gives out tokens does not accept what is shown to it.
+        for asked in [
+            "Error performing token request: Error performing POST https://login.example/x: ",
+            "Error performing token request: Error performing GET http://169.254.169.254/x: ",
+        ] {
+            assert_eq!(translated(asked, true), (StoreErrorKind::Refused, false));
+        }
     }
 
     #[test]
@@ -356,7 +388,7 @@ mod tests {
     #[test]
     fn errors_hold_no_secret() {
         let redactor = Redactor::new(["s3cr3t-key".to_owned()]);
-        let error = translate(&generic("signed with s3cr3t-key"), &redactor);
+        let error = translate(&generic("signed with s3cr3t-key"), &redactor, false);
         assert!(error.to_string().contains("signed with ***"), "{error}");
         assert!(!format!("{error:?}").contains("s3cr3t"), "{error:?}");
     }

@@ -18,6 +18,7 @@ use super::client::{
 use super::google_file::{self, Purpose};
 use super::known::Deleting;
 use super::progress::Connector;
+use super::renewing::Renewing;
 use super::tls::ClientTls;
 use crate::config::{BaseUri, read_file};
 use crate::store::opened::OpenedStore;
@@ -85,6 +86,11 @@ pub fn open(uri: &BaseUri, options: &mut Options, mut connector: Connector) -> O
     let interface = endpoint.as_deref().unwrap_or(ENDPOINT);
     let endpoint = endpoint.as_deref().unwrap_or("google");
     client::opened(uri, options, endpoint, &connector, || {
+        let has_tokens = is_signed && builder.get_config_value(&Gs::BearerToken).is_none();
+        let builder = match has_tokens {
+            true => with_renewed_tokens(builder, &connector)?,
+            false => builder,
+        };
         let store = builder.build()?;
         let settings = BucketSettings::new(
             interface,
@@ -100,6 +106,18 @@ pub fn open(uri: &BaseUri, options: &mut Options, mut connector: Connector) -> O
             ..Built::new(store)
         })
     })
+}
+
+/// The builder with its own provider of tokens, which are requested again where the store does not
+/// accept one.
+fn with_renewed_tokens(
+    builder: GoogleCloudStorageBuilder,
+    connector: &Connector,
+) -> object_store::Result<GoogleCloudStorageBuilder> {
+    connector.seen.note_renewed_tokens();
+    let (clock, seen) = (connector.clock.clone(), Arc::clone(&connector.seen));
+    let credentials = Renewing::new(builder.clone(), clock, seen)?;
+    Ok(builder.with_credentials(Arc::new(credentials)))
 }
 
 /// Refuses documents with credentials of a type that the client does not know: its own message

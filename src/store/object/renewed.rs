@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::answers::Seen;
+use super::renewing::PAUSE;
 use crate::runtime::Clock;
 
 /// How long to go on with credentials that could not be fetched again.
@@ -74,6 +75,8 @@ struct Held<C> {
     credential: Arc<C>,
     /// How many expirations the store had reported when they were asked for.
     expirations: u64,
+    /// Not before, even if the store calls them expired: it may refuse new ones, too.
+    replaceable: Instant,
     renew_at: Instant,
     usable_until: Instant,
 }
@@ -85,6 +88,7 @@ impl<C> Held<C> {
         Self {
             credential: Arc::new(credential),
             expirations,
+            replaceable: now,
             renew_at: now + lifetime / 4 * 3,
             usable_until: now + usable,
         }
@@ -106,7 +110,7 @@ impl<S: CredentialSource> Renewed<S> {
             return Step::Renew(None);
         };
         let expirations = self.seen.expirations();
-        if held.expirations != expirations {
+        if held.expirations != expirations && now >= held.replaceable {
             held.expirations = expirations;
             held.renew_at = now;
         }
@@ -126,8 +130,11 @@ impl<S: CredentialSource> Renewed<S> {
         }
         let mut current = self.current.lock();
         match (fetched, current.as_mut()) {
-            (Ok((credential, lifetime)), _) => {
-                let held = Held::new(credential, asked, lifetime, expirations);
+            (Ok((credential, lifetime)), before) => {
+                let mut held = Held::new(credential, asked, lifetime, expirations);
+                if before.is_some() {
+                    held.replaceable = asked + PAUSE;
+                }
                 let credential = Arc::clone(&held.credential);
                 *current = Some(held);
                 Ok(credential)
@@ -290,6 +297,11 @@ pub(super) mod tests {
         assert_eq!(number(&renewed).await, 1);
         renewed.seen.note_expired();
         assert_eq!((number(&renewed).await, number(&renewed).await), (2, 2));
+        // A store that refuses these too does not have the service asked with each request.
+        renewed.seen.note_expired();
+        assert_eq!(number(&renewed).await, 2, "within a second");
+        tokio::time::sleep(PAUSE).await;
+        assert_eq!((number(&renewed).await, number(&renewed).await), (3, 3));
     }
 
     #[tokio::test(start_paused = true)]

@@ -206,9 +206,8 @@ fn credentials(
         false => match pod_identity(builder, client_options, tokens, connector)? {
             Some(pod) => pod,
             None => {
-                let first = Arc::clone(builder.clone().build()?.credentials());
                 let (clock, seen) = (connector.clock.clone(), Arc::clone(&connector.seen));
-                Arc::new(Renewing::new(first, builder.clone(), clock, seen))
+                Arc::new(Renewing::new(builder.clone(), clock, seen)?)
             }
         },
     });

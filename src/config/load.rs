@@ -112,7 +112,7 @@ impl Environment {
 /// stores.
 pub fn cloud_variables() -> Vec<(String, Secret)> {
     const PREFIXES: [&str; 4] = ["AWS_", "GOOGLE_", "AZURE_", "HADOOP_"];
-    const OTHERS: [&str; 2] = ["SERVICE_ACCOUNT", "IDENTITY_ENDPOINT"];
+    const OTHERS: [&str; 3] = ["SERVICE_ACCOUNT", "IDENTITY_ENDPOINT", "GCE_METADATA_HOST"];
     let is_of_cloud = |name: &str| {
         PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || OTHERS.contains(&name)
     };

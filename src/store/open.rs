@@ -202,6 +202,7 @@ fn open_store(uri: &BaseUri, options: &mut Options, runtime: &Runtime) -> Option
         seen: Arc::default(),
         issued: IssuedSecrets::default(),
         tls: None,
+        direct: Vec::new(),
     };
     let mut opened = match uri.scheme() {
         Scheme::File => open_folder(uri, options, runtime),

@@ -239,6 +239,16 @@ impl Options {
         taken.into_iter().collect()
     }
 
+    /// One environment variable, as [`Options::variables`] returns several.
+    pub fn take_variable(&mut self, name: &str) -> Option<Secret> {
+        let all = std::mem::take(&mut self.variables).into_iter();
+        let (found, others) = all.partition(|(known, _)| known == name);
+        self.variables = found;
+        let found = self.variables(|_| Some(())).pop();
+        self.variables = others;
+        found.map(|((), value)| value)
+    }
+
     /// The environment variables for which `key` returns something, with white space at their ends
     /// removed.
     pub fn variables<K>(&mut self, key: impl Fn(&str) -> Option<K>) -> Vec<(K, Secret)> {

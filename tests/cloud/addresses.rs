@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods)] // the proxy runs as a spawned task
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -16,6 +17,8 @@ use stopover::store::open::open_all;
 
 use crate::base;
 use crate::gate::serve;
+use crate::issuer::{Issuer, TASK_PATH};
+use crate::tokens::{MSI_PATH, Tokens};
 
 type Asked = Arc<Mutex<Vec<String>>>;
 
@@ -32,7 +35,12 @@ async fn asked(uri: &str, options: &[(&str, &str)]) -> (Vec<String>, String) {
     let asked = Asked::default();
     let app = Router::new().fallback(note).with_state(asked.clone());
     let proxy = format!("http://{}", serve(app, None).await);
-    let all = [options, &[("aws_proxy_url", proxy.as_str())]].concat();
+    let option = match uri.split_once(':').unwrap().0 {
+        "az" => "azure_proxy_url",
+        "gs" => "google_proxy_url",
+        _ => "aws_proxy_url",
+    };
+    let all = [options, &[(option, proxy.as_str())]].concat();
     let opened = open_all(&[base(uri, &all)], &Runtime::seeded(1)).unwrap();
     let read = opened[0]
         .opened
@@ -116,4 +124,57 @@ async fn instance_metadata_is_never_asked_through_a_proxy() {
     let own = ("aws_metadata_endpoint", "http://metadata.example");
     let (asked, _) = self::asked("s3://spool/p", &[options[0], options[1], own]).await;
     assert!(asked[0].contains("http://metadata.example"), "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metadata_of_azure_and_google_is_never_asked_through_a_proxy() {
+    for (uri, options) in [
+        ("az://container/p", vec![("account", "account")]),
+        ("gs://bucket/p", vec![]),
+    ] {
+        let options = [&options[..], &[("timeout", "2s")]].concat();
+        let (asked, error) = asked(uri, &options).await;
+        let metadata = |line: &String| line.contains("169.254") || line.contains("metadata");
+        assert!(!asked.iter().any(metadata), "{asked:?}");
+        assert!(error.contains("no credentials were found"), "{error}");
+    }
+}
+
+/// A proxy would ask its own machine.
+#[tokio::test(flavor = "multi_thread")]
+async fn services_of_this_machine_that_give_out_credentials_are_not_asked_through_a_proxy() {
+    let hour = Duration::from_secs(3600);
+    let issuer = Issuer::start(hour, hour, None).await;
+    let agent = format!("http://{}{TASK_PATH}", issuer.address);
+    let metadata = format!("http://localhost:{}", issuer.address.port());
+    let store = [
+        // The store is at this machine too, and is asked as it is configured.
+        ("endpoint", "http://127.0.0.1:9"),
+        ("allow_http", "true"),
+        ("region", "eu-central-1"),
+    ];
+    for (number, option) in [
+        ("aws_container_credentials_full_uri", agent.as_str()),
+        ("aws_metadata_endpoint", &metadata),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (asked, _) = asked("s3://spool/p", &[&store[..], &[option]].concat()).await;
+        assert_eq!(issuer.issued(), number + 1, "{option:?}");
+        assert!(
+            asked[0].starts_with("GET http://127.0.0.1:9/spool/p/"),
+            "{asked:?}"
+        );
+        assert_eq!(asked.len(), 1, "{asked:?}");
+    }
+    let tokens = Tokens::start(hour, hour, None).await;
+    let identity = format!("http://{}{MSI_PATH}", tokens.address);
+    let options = [
+        ("account", "account"),
+        ("azure_msi_endpoint", identity.as_str()),
+    ];
+    let (asked, _) = asked("az://container/p", &options).await;
+    assert_eq!(tokens.issued(), 1);
+    assert_eq!(asked, ["CONNECT account.blob.core.windows.net:443"]);
 }

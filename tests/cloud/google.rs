@@ -91,7 +91,13 @@ async fn a_metadata_server_gives_out_tokens_also_of_a_workload_identity() {
     std::fs::write(&config, toml).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_stopover"));
     command.args(["check", "--config"]).arg(&config);
-    command.env("GCE_METADATA_HOST", metadata.to_string());
+    command.env(
+        "GCE_METADATA_HOST",
+        format!("localhost:{}", metadata.port()),
+    );
+    // Nothing listens there.
+    command.env("HTTP_PROXY", "http://127.0.0.1:9");
+    command.env("NO_PROXY", "127.0.0.1");
     // No credentials of whoever runs the tests.
     command.env("HOME", folder.path());
     for name in ["GOOGLE_APPLICATION_CREDENTIALS", "SERVICE_ACCOUNT"] {

@@ -1,4 +1,5 @@
-//! Credentials at the fixed addresses of AWS: those of instances, of containers, of pods.
+//! Credentials at the fixed addresses of AWS, of Azure and of Google: those of instances, of
+//! containers, of pods.
 //!
 //! Does: give the loopback of a network namespace of its own these addresses, and run tests there.
 //! Does not: change the network of this machine. Invariant: without root the tests say in so many
@@ -8,14 +9,18 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
+use axum::http::request::Parts;
 use stopover::config::Secret;
 use stopover::runtime::Runtime;
 use stopover::store::keys;
 use stopover::store::open::open_in;
 
+use crate::fake_azure::FakeAzure;
+use crate::fake_gcs::FakeGcs;
 use crate::gate::Gate;
 use crate::issuer::{Issuer, POD_TOKEN, TASK_PATH};
 use crate::rotation::{daemon, gate, write};
+use crate::tokens::Tokens;
 use crate::{base, fault};
 
 const CONTAINER: &str = "169.254.170.2";
@@ -54,6 +59,8 @@ fn is_inside(test: &str) -> bool {
     command.args(["--net", "--", "sh", "-c", &script]);
     command.arg(std::env::current_exe().unwrap());
     command.args(["--exact", &format!("metadata::{test}"), "--nocapture"]);
+    // No credentials of whoever runs the tests.
+    command.env("HOME", "/nonexistent");
     let output = command.env(INSIDE, "1").output().expect("unshare");
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
@@ -112,6 +119,44 @@ async fn credentials_are_got_at_the_addresses_of_aws_past_a_proxy() {
         let fault = fault(base("s3://bucket/p", &[&own[..], &options].concat())).await;
         assert_eq!(fault, None, "{host}");
         assert!(issuer.issued() > 0, "{host} was not asked");
+    }
+}
+
+/// The name of Google's metadata server is not known here, so it is asked by its address.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_are_got_at_the_address_of_azure_and_google_past_a_proxy() {
+    if !is_inside("tokens_are_got_at_the_address_of_azure_and_google_past_a_proxy") {
+        return;
+    }
+    let tokens = Tokens::start_at("169.254.169.254:80".parse().unwrap(), HOUR).await;
+    let check = |tokens: &Tokens| {
+        let tokens = tokens.clone();
+        move |head: &Parts| tokens.accepts(head)
+    };
+    let azure = FakeAzure::start(check(&tokens)).await.endpoint();
+    let google = FakeGcs::start_checking(check(&tokens)).await;
+    let google = format!("http://{}", google.address);
+    for (uri, name, endpoint, more) in [
+        (
+            "az://container/p",
+            "azure",
+            azure,
+            vec![("account", "account")],
+        ),
+        ("gs://bucket/p", "google", google, vec![]),
+    ] {
+        let [proxy, excludes] = ["proxy_url", "proxy_excludes"].map(|end| format!("{name}_{end}"));
+        let own = [
+            ("endpoint", endpoint.as_str()),
+            ("allow_http", "true"),
+            // Nothing listens there.
+            (proxy.as_str(), "http://127.0.0.1:9"),
+            (excludes.as_str(), "127.0.0.1"),
+        ];
+        let issued = tokens.issued();
+        let fault = fault(base(uri, &[&own[..], &more].concat())).await;
+        assert_eq!(fault, None, "{uri}");
+        assert!(tokens.issued() > issued, "{uri}: nobody asked for a token");
     }
 }
 

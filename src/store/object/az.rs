@@ -80,6 +80,9 @@ pub fn open(uri: &BaseUri, options: &mut Options, mut connector: Connector) -> O
     if let Some(endpoint) = &endpoint {
         check_endpoint(options, uri, endpoint, allow_http || emulator);
     }
+    if let Some(url) = builder.get_config_value(&Az::MsiEndpoint) {
+        connector.reach_directly(&url);
+    }
     let builder = builder
         .with_container_name(uri.bucket())
         .with_retry(no_retries())

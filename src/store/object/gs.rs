@@ -58,6 +58,10 @@ pub fn open(uri: &BaseUri, options: &mut Options, mut connector: Connector) -> O
     if let [first, second, ..] = named[..] {
         options.refuse(first, &format!("and `{second}` contradict; set one"));
     }
+    // The client reads it by itself.
+    if let Some(host) = options.take_variable("GCE_METADATA_HOST") {
+        connector.reach_directly(&format!("http://{}", host.expose()));
+    }
     let variables = [("SERVICE_ACCOUNT", Gs::ServiceAccount)];
     let environment = match named[..] {
         [] => from_environment(options, "GOOGLE_", &variables),

@@ -14,14 +14,16 @@ use object_store::azure::AzureCredential;
 use object_store::client::{HttpClient, HttpRequest, HttpRequestBody};
 use object_store::signer::HeaderValue;
 use serde::Deserialize;
-use url::form_urlencoded;
+use url::{Url, form_urlencoded};
 
 use super::exchange::{
     Answer, Issuer, LONGEST, answer_to, failed, form_request, lifetime, no_credentials,
 };
+use super::progress::is_loopback;
 use super::renewed::CredentialSource;
 use super::role::{sts_credentials, sts_form};
 use super::token_file::TokenFile;
+use crate::config::Secret;
 
 /// How long credentials count as valid if the service does not say: the shortest that AWS gives.
 const SHORTEST: Duration = Duration::from_secs(900);
@@ -75,9 +77,30 @@ impl CredentialSource for WebIdentity {
     }
 }
 
-/// The Pod Identity of EKS: an agent on the node answers with credentials.
+/// What is shown to an agent.
+pub(super) enum AgentToken {
+    /// The content of a file, as on EKS.
+    File(Arc<TokenFile>),
+    Text(Secret),
+    /// Nothing: only who runs on its machine reaches it.
+    None,
+}
+
+/// Hosts besides loopback whose agents are asked without TLS: those of ECS and of EKS.
+const AGENTS: [&str; 3] = ["169.254.170.2", "169.254.170.23", "[fd00:ec2::23]"];
+
+/// Whether an agent may be asked at this URL: its answer is secret, so only this machine or TLS
+/// carries it.
+pub(super) fn is_agent(url: &str) -> bool {
+    Url::parse(url).is_ok_and(|url| {
+        let known = url.host_str().is_some_and(|host| AGENTS.contains(&host));
+        url.scheme() == "https" || known || is_loopback(&url)
+    })
+}
+
+/// The Pod Identity of EKS, and what is like it elsewhere: an agent answers with credentials.
 pub(super) struct PodIdentity {
-    pub token: Arc<TokenFile>,
+    pub token: AgentToken,
     pub http: HttpClient,
     /// The URL of the agent.
     pub url: String,
@@ -96,15 +119,21 @@ struct AgentAnswer {
 #[async_trait]
 impl CredentialSource for PodIdentity {
     type Credential = AwsCredential;
-    const SERVICE: &'static str = "the agent of EKS";
+    const SERVICE: &'static str = "the agent with the pod's credentials";
 
     async fn fetch(&self) -> object_store::Result<(AwsCredential, Duration)> {
-        let token = token(&self.token, "S3").await?;
         let mut request = HttpRequest::new(HttpRequestBody::empty());
         *request.uri_mut() = self.url.parse().map_err(|e| failed("S3", e))?;
-        let mut token = HeaderValue::from_str(&token).map_err(|e| failed("S3", e))?;
-        token.set_sensitive(true);
-        request.headers_mut().insert("authorization", token);
+        let shown = match &self.token {
+            AgentToken::File(file) => Some(token(file, "S3").await?),
+            AgentToken::Text(text) => Some(text.expose().to_owned()),
+            AgentToken::None => None,
+        };
+        if let Some(shown) = shown {
+            let mut value = HeaderValue::from_str(&shown).map_err(|e| failed("S3", e))?;
+            value.set_sensitive(true);
+            request.headers_mut().insert("authorization", value);
+        }
         let action = format!("GET {}", self.url);
         let answer = answer_to(&self.http, request, Issuer::PodAgent, &action).await?;
         let given: AgentAnswer = parsed(&answer, Issuer::PodAgent, &action)?;
@@ -243,7 +272,7 @@ mod tests {
 
     fn agent(service: &'static Service, token: Arc<TokenFile>) -> PodIdentity {
         PodIdentity {
-            token,
+            token: AgentToken::File(token),
             http: HttpClient::new(service),
             url: "http://169.254.170.23/v1/credentials".into(),
         }
@@ -266,6 +295,45 @@ mod tests {
         let requests = service.requests.lock();
         assert_eq!(requests[0].headers()["authorization"], "a.b");
         assert!(requests[0].headers()["authorization"].is_sensitive());
+    }
+
+    /// Story: without a file for the token an agent was not asked at all, and the daemon used the
+    /// role of its instance.
+    #[tokio::test]
+    async fn an_agent_is_shown_a_token_that_is_no_file_or_none() {
+        let service = Service::new(200, AGENT_ANSWER);
+        for (token, expected) in [
+            (AgentToken::Text("Basic hush".into()), Some("Basic hush")),
+            (AgentToken::None, None),
+        ] {
+            let http = HttpClient::new(service);
+            let url = "http://127.0.0.1:7/x".into();
+            let agent = PodIdentity { token, http, url };
+            agent.fetch().await.unwrap();
+            let requests = service.requests.lock();
+            let shown = requests.last().unwrap().headers().get("authorization");
+            assert_eq!(shown.map(|value| value.to_str().unwrap()), expected);
+        }
+    }
+
+    /// As AWS's own tools decide it.
+    #[test]
+    fn an_agent_is_on_this_machine_or_at_an_address_of_aws_or_uses_tls() {
+        for url in [
+            "http://127.0.0.1:7/x",
+            "http://127.9.9.9/x",
+            "http://[::1]:7/x",
+            "http://localhost/x",
+            "http://169.254.170.2/x",
+            "http://169.254.170.23/v1/credentials",
+            "http://[fd00:ec2::23]/v1/credentials",
+            "https://agent.example/x",
+        ] {
+            assert!(is_agent(url), "{url}");
+        }
+        for url in ["http://agent.example/x", "http://10.0.0.1/x", "/x", ""] {
+            assert!(!is_agent(url), "{url}");
+        }
     }
 
     #[tokio::test]

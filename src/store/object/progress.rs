@@ -24,6 +24,7 @@ use object_store::client::{
 use object_store::{ClientOptions, PutPayload};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use url::{Host, Url};
 
 use super::answers::{Seen, unless_throttled};
 use super::issued::IssuedSecrets;
@@ -61,9 +62,19 @@ pub struct Connector {
     pub issued: IssuedSecrets,
     /// What is shown to servers that want a certificate.
     pub tls: Option<ClientTls>,
+    /// Host and port of services of this machine that give out credentials: no proxy reaches them.
+    pub direct: Vec<(String, u16)>,
 }
 
 impl Connector {
+    /// Has requests to this URL use no proxy if it is one of this machine: of its loopback.
+    pub(super) fn reach_directly(&mut self, url: &str) {
+        if let Some(url) = Url::parse(url).ok().filter(is_loopback) {
+            let place = (url.host_str(), url.port_or_known_default());
+            self.direct.extend(place.0.map(str::to_owned).zip(place.1));
+        }
+    }
+
     /// The client of the HTTP library.
     fn inner(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let Some(tls) = &self.tls else {
@@ -112,13 +123,27 @@ const METADATA: [&str; 7] = [
     "metadata",
 ];
 
+/// Whether the host of a URL is this machine, by its name or by an address of its loopback.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
 /// All hosts in the form of `NO_PROXY`, where `*` stands for names alone.
 const EVERY_HOST: &str = "*,0.0.0.0/0,::/0";
 
 impl Service {
-    /// The client for requests to this host.
-    fn client(&self, host: Option<&str>) -> Result<HttpClient, HttpError> {
-        if !host.is_some_and(|host| METADATA.contains(&host)) {
+    /// The client for requests to this host and port.
+    fn client(&self, host: Option<&str>, port: u16) -> Result<HttpClient, HttpError> {
+        let is_direct = |host: &str| {
+            let mut direct = self.connector.direct.iter();
+            METADATA.contains(&host) || direct.any(|place| (&*place.0, place.1) == (host, port))
+        };
+        if !host.is_some_and(is_direct) {
             return Ok(self.inner.clone());
         }
         let mut direct = self.direct.lock();
@@ -141,7 +166,13 @@ impl HttpService for Service {
         self.connector.issued.note(&request);
         let unsent = request.body().content_length().min(SOCKET_BUFFER);
         let timeout = policy.transfer(unsent as u64);
-        let inner = self.client(request.uri().host())?;
+        let uri = request.uri();
+        let usual = if uri.scheme_str() == Some("http") {
+            80
+        } else {
+            443
+        };
+        let inner = self.client(uri.host(), uri.port_u16().unwrap_or(usual))?;
         let (request, sent) = announcing_its_end(request).await?;
         let unanswered = async {
             // Either way nothing is left to be sent.

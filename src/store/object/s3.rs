@@ -15,12 +15,12 @@ use object_store::{ClientConfigKey, ClientOptions};
 use url::Url;
 
 use super::client::{
-    self, Built, check_endpoint, client_options, from_environment, is_plain, is_true, no_retries,
-    take_given, token_file,
+    self, Built, Setting, check_endpoint, client_options, from_environment, is_plain, is_true,
+    no_retries, take_given, token_file,
 };
 use super::issued::Remembered;
 use super::known::Deleting;
-use super::pod::{PodIdentity, WebIdentity};
+use super::pod::{AgentToken, PodIdentity, WebIdentity, is_agent};
 use super::progress::Connector;
 use super::renewed::{CredentialSource, Renewed};
 use super::renewing::Renewing;
@@ -113,6 +113,7 @@ pub fn open(uri: &BaseUri, options: &mut Options, mut connector: Connector) -> O
     if !gives(&S3::AccessKeyId) {
         options.notice_of_variable("AWS_PROFILE", NO_PROFILES);
     }
+    let agent_token = options.take_variable("AWS_CONTAINER_AUTHORIZATION_TOKEN");
     let mut environment = from_environment(options, "AWS_", &[]);
     environment.retain(|v| is_retained(&v.key, gives(&S3::AccessKeyId), gives(&S3::RoleArn)));
     for setting in environment.iter().chain(&given) {
@@ -132,10 +133,21 @@ pub fn open(uri: &BaseUri, options: &mut Options, mut connector: Connector) -> O
     if !choices.conditional {
         builder = builder.with_conditional_put(S3ConditionalPut::Disabled);
     }
+    let agent_file = token_file(&environment, &given, &S3::ContainerAuthorizationTokenFile);
     let tokens = Tokens {
         web: token_file(&environment, &given, &S3::WebIdentityTokenFile),
-        agent: token_file(&environment, &given, &S3::ContainerAuthorizationTokenFile),
+        agent: match (agent_file, agent_token) {
+            (Some(file), _) => AgentToken::File(file),
+            (None, Some(text)) => AgentToken::Text(text),
+            (None, None) => AgentToken::None,
+        },
     };
+    check_agent(options, &environment, &given);
+    for key in [S3::ContainerCredentialsFullUri, S3::MetadataEndpoint] {
+        if let Some(url) = builder.get_config_value(&key) {
+            connector.reach_directly(&url);
+        }
+    }
     let plain = endpoint.as_deref().is_some_and(is_plain);
     let protected = !gives(&S3::UnsignedPayload) && !plain;
     let builder = with_checksum(builder, choices.checksum, protected)
@@ -153,10 +165,27 @@ pub fn open(uri: &BaseUri, options: &mut Options, mut connector: Connector) -> O
     })
 }
 
-/// The files with a pod's tokens.
+/// The tokens of a pod.
 struct Tokens {
     web: Option<Arc<TokenFile>>,
-    agent: Option<Arc<TokenFile>>,
+    agent: AgentToken,
+}
+
+/// Refuses an agent that would send credentials through a network without TLS.
+fn check_agent(options: &mut Options, environment: &[Setting<S3>], given: &[Setting<S3>]) {
+    let in_effect = |key| {
+        let mut settings = given.iter().rev().chain(environment);
+        settings.find(|setting| setting.key == key)
+    };
+    let others = [S3::AccessKeyId, S3::ContainerCredentialsRelativeUri];
+    if let Some(setting) = in_effect(S3::ContainerCredentialsFullUri)
+        && !others.into_iter().any(|key| in_effect(key).is_some())
+        && !is_agent(setting.value.expose())
+    {
+        let reason = "must be https://, or http:// with an address of this machine's loopback or \
+            of the agents of ECS and EKS (169.254.170.2, 169.254.170.23, [fd00:ec2::23])";
+        setting.refuse(options, reason);
+    }
 }
 
 fn region(builder: &AmazonS3Builder) -> String {
@@ -248,9 +277,10 @@ fn pod_identity(
             };
             Some(renewed(identity, connector))
         }
-        _ => match (setting(S3::ContainerCredentialsFullUri), tokens.agent) {
-            (Some(url), Some(token)) if setting(S3::ContainerCredentialsRelativeUri).is_none() => {
+        _ => match setting(S3::ContainerCredentialsFullUri) {
+            Some(url) if setting(S3::ContainerCredentialsRelativeUri).is_none() => {
                 let http = connector.connect(&client_options.clone().with_allow_http(true))?;
+                let token = tokens.agent;
                 Some(renewed(PodIdentity { token, http, url }, connector))
             }
             _ => None,

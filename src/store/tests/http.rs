@@ -156,6 +156,7 @@ async fn a_put_that_goes_on_slowly_is_stored_however_long_it_takes() {
             seen: std::sync::Arc::default(),
             issued: IssuedSecrets::default(),
             tls: None,
+            direct: Vec::new(),
         },
     );
     let content = vec![Bytes::from(vec![7; 1 << 20]); 64];

@@ -13,9 +13,11 @@ use parking_lot::Mutex;
 use super::exported;
 use super::fake_s3::{FakeS3, Oddity};
 use super::http::opened;
-use crate::runtime::Clock;
+use crate::config::Secret;
+use crate::runtime::{Clock, Runtime};
 use crate::store::meter::Meter;
 use crate::store::metrics::StorageMetrics;
+use crate::store::open::open_in;
 use crate::store::{Store as _, StoreErrorKind, keys};
 
 /// The agent of a node that answers every token with the same credentials, which expire at once;
@@ -98,4 +100,37 @@ async fn a_token_is_trimmed_and_read_again_while_the_daemon_runs() {
     std::fs::write(path, "third.token\n").unwrap();
     put().await.unwrap();
     assert!(is_stale(0));
+}
+
+/// Story: without a file with a token an agent was not asked at all, although AWS's own tools ask
+/// it. The daemon used the role of its instance instead.
+#[tokio::test]
+async fn an_agent_is_asked_with_the_token_of_a_variable() {
+    let (server, (url, tokens)) = (FakeS3::start(Oddity::None).await, agent().await);
+    let opened_with = |url: &str| {
+        let mut config = server.config();
+        config
+            .options
+            .retain(|name, _| !name.contains("access_key"));
+        let variables = [
+            ("AWS_CONTAINER_CREDENTIALS_FULL_URI", url),
+            ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "Basic hush"),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), Secret::from(value)));
+        open_in(&[config], &variables, &Runtime::seeded(1))
+    };
+    let opened = opened_with(&url).unwrap();
+    let store = &opened[0].opened.store;
+    let key = keys::probe(1);
+    store
+        .put(&key, vec![Bytes::from_static(b"x")])
+        .await
+        .unwrap();
+    assert_eq!(*tokens.lock(), ["Basic hush"]);
+    let error = opened_with("http://agent.example/credentials").unwrap_err();
+    let error = error.to_string();
+    for words in ["AWS_CONTAINER_CREDENTIALS_FULL_URI", "must be https://"] {
+        assert!(error.contains(words), "{error}");
+    }
+    assert!(!error.contains("hush"), "{error}");
 }

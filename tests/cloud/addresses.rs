@@ -106,6 +106,29 @@ async fn the_bucket_is_in_the_path_or_in_the_host() {
     }
 }
 
+/// Story: with an endpoint of its own, as for a gateway or a private link, the role of a base
+/// directory in China was requested from an STS that does not exist.
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_are_requested_from_the_sts_of_the_partition_with_an_endpoint_and_without() {
+    let role = ("iam_role", "arn:aws-cn:iam::123456789012:role/spool");
+    let own = [KEYS[0], KEYS[1], role];
+    let endpoint = ("endpoint", "https://store.example");
+    for (region, host) in [
+        ("eu-central-1", "sts.eu-central-1.amazonaws.com"),
+        ("cn-north-1", "sts.cn-north-1.amazonaws.com.cn"),
+        ("eusc-de-east-1", "sts.eusc-de-east-1.amazonaws.eu"),
+        ("us-iso-east-1", "sts.us-iso-east-1.c2s.ic.gov"),
+        ("us-isob-east-1", "sts.us-isob-east-1.sc2s.sgov.gov"),
+    ] {
+        for more in [vec![], vec![endpoint]] {
+            let options = [&own[..], &[("region", region)], &more].concat();
+            let (asked, _) = asked("s3://spool/p", &options).await;
+            let expected = format!("CONNECT {host}:443");
+            assert_eq!(asked, [expected], "{more:?}");
+        }
+    }
+}
+
 #[test]
 fn the_arn_of_an_access_point_is_refused() {
     let arn = "s3://arn:aws:s3:eu-central-1:123456789012:accesspoint/spool";

@@ -195,7 +195,11 @@ fn region(builder: &AmazonS3Builder) -> String {
 
 fn sts_endpoint(builder: &AmazonS3Builder) -> String {
     let endpoint = builder.get_config_value(&S3::StsEndpoint);
-    endpoint.unwrap_or_else(|| format!("https://sts.{}.amazonaws.com", region(builder)))
+    endpoint.unwrap_or_else(|| {
+        let region = region(builder);
+        let domain = partition(&region).unwrap_or("amazonaws.com");
+        format!("https://sts.{region}.{domain}")
+    })
 }
 
 fn session(builder: &AmazonS3Builder) -> String {
@@ -335,12 +339,9 @@ fn addressed(
     builder = builder.with_virtual_hosted_style_request(!path_style);
     let region = builder.get_config_value(&S3::Region).unwrap_or_default();
     if let (Some(domain), None) = (partition(&region), &endpoint) {
-        let url = |service| format!("https://{service}.{region}.{domain}");
-        builder = builder.with_config(S3::S3Endpoint, url("s3"));
-        if builder.get_config_value(&S3::StsEndpoint).is_none() {
-            builder = builder.with_config(S3::StsEndpoint, url("sts"));
-        }
-        endpoint = Some(url("s3"));
+        let url = format!("https://s3.{region}.{domain}");
+        builder = builder.with_config(S3::S3Endpoint, &url);
+        endpoint = Some(url);
     }
     if let (Some(endpoint), false) = (&endpoint, path_style) {
         let host = virtual_host(options, endpoint, uri.bucket())?;

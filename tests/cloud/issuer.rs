@@ -75,14 +75,20 @@ impl Issuer {
         self.shared.forms.lock().clone()
     }
 
-    /// Whether a request to a store is signed with credentials that are valid.
+    /// Whether a request to a store is signed with credentials that are valid, in its headers or in
+    /// its URL.
     pub fn accepts(&self, head: &Parts) -> Result<(), Refusal> {
         let header = |name: &str| head.headers.get(name)?.to_str().ok();
-        let signed = header("authorization").unwrap_or_default();
+        let query = head.uri.query().unwrap_or_default();
+        let signed = header("authorization").unwrap_or(query);
         let number = signed.split("Credential=key-").nth(1);
-        let number = number.and_then(|rest| rest.split('/').next()?.parse::<usize>().ok());
+        let number = number.and_then(|rest| rest.split(['/', '%']).next()?.parse::<usize>().ok());
         let number = number.ok_or((403, "InvalidAccessKeyId"))?;
-        if header("x-amz-security-token") != Some(&format!("token-{number}")) {
+        let mut parameters = url::form_urlencoded::parse(query.as_bytes());
+        let in_url = parameters.find(|(name, _)| name == "X-Amz-Security-Token");
+        let in_url = in_url.map(|(_, token)| token.into_owned());
+        let token = header("x-amz-security-token").or(in_url.as_deref());
+        if token != Some(&*format!("token-{number}")) {
             return Err((403, "InvalidToken"));
         }
         let issued = self.shared.issued.lock();

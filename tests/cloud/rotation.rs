@@ -1,15 +1,18 @@
 //! Credentials that expire or are replaced while a daemon writes: no sink fails for it.
 
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use axum::http::request::Parts;
 use stopover::runtime::Runtime;
-use stopover::storage::Storage;
+use stopover::storage::{Storage, StoreErrorKind};
 use stopover::store::keys;
 use stopover::store::open::open_all;
 
 use crate::base;
 use crate::certificates::server_config;
+use crate::fake_s3::{FakeS3, Oddity};
 use crate::frames::batch;
 use crate::gate::Gate;
 use crate::issuer::{EXTERNAL_ID, Issuer, POD_TOKEN};
@@ -211,6 +214,41 @@ async fn no_sink_fails_while_the_credentials_of_a_web_identity_live_for_two_seco
     write(&tried, async |_| ()).await;
     let forms = issuer.forms();
     assert!(forms.len() > 3, "{forms:?}");
+}
+
+/// Story: an earlier version that was refused for expired credentials was refused for good. The
+/// objects were deleted already, so nothing came back for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_are_deleted_although_credentials_end_after_the_objects_were() {
+    let issuer = Issuer::start(HOUR, HOUR, None).await;
+    let (check, listed) = (issuer.clone(), AtomicBool::new(false));
+    let check = move |head: &Parts| {
+        let lists = head.uri.query().is_some_and(|q| q.contains("versions"));
+        if lists && !listed.swap(true, Ordering::Relaxed) {
+            check.revoke();
+        }
+        check.accepts(head)
+    };
+    let store = FakeS3::start(Oddity::Versions).await;
+    let gate = Gate::start_with(None, store, Box::new(check)).await;
+    let endpoint = format!("http://{}", gate.address);
+    let metadata = format!("http://{}", issuer.address);
+    let options = [
+        ("endpoint", endpoint.as_str()),
+        ("allow_http", "true"),
+        ("region", "us-east-1"),
+        ("aws_metadata_endpoint", &metadata),
+        ("delete_versions", "true"),
+    ];
+    let opened = open_all(&[base("s3://bucket/p", &options)], &Runtime::seeded(1)).unwrap();
+    let (store, key) = (&opened[0].opened.store, keys::probe(1));
+    store.put(&key, vec!["x".into()]).await.unwrap();
+    let error = store.delete(vec![key.clone()]).await.unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Unavailable, "{error}");
+    assert!(error.credentials_expired, "{error}");
+    assert!(gate.store().versions() > 0);
+    store.delete(vec![key]).await.unwrap();
+    assert_eq!(gate.store().versions(), 0);
 }
 
 /// Each base directory has its own role.

@@ -12,9 +12,11 @@ use futures::StreamExt as _;
 use object_store::ObjectStore;
 use object_store::path::Path;
 
+use super::advice::PERMISSION;
 use super::backend::ObjectBackend;
 use super::error::refuses_bulk_delete;
 use super::known::Deleting;
+use super::versions::ADVICE;
 use crate::store::keys::Key;
 use crate::store::{Result, StoreError, StoreErrorKind};
 
@@ -30,12 +32,33 @@ impl ObjectBackend {
         let paths: Vec<_> = keys.iter().map(|key| self.path(key.as_str())).collect();
         let removed = self.delete_current(&paths).await?;
         if let Some(versions) = &self.deleting.versions {
-            versions.delete(&paths, &self.redactor).await?;
+            let deleted = versions.delete(&paths).await;
+            deleted.map_err(|error| self.versions_error(&error))?;
         }
         if let Some(settings) = &self.deleting.settings {
             settings.note_in_background(&self.seen);
         }
         Ok(removed)
+    }
+
+    /// The objects themselves are deleted then: the same delete is repeated for their versions.
+    fn versions_error(&self, error: &object_store::Error) -> StoreError {
+        let failure = self.error(error);
+        let kind = match failure.kind {
+            // Of the bucket: the objects are deleted already.
+            StoreErrorKind::NotFound => StoreErrorKind::Refused,
+            kind => kind,
+        };
+        let hint = match failure.hint {
+            None | Some(PERMISSION) => Some(ADVICE),
+            hint => hint,
+        };
+        StoreError {
+            kind,
+            hint,
+            message: format!("versions cannot be removed: {}", failure.message),
+            ..failure
+        }
     }
 
     async fn delete_current(&self, paths: &[Path]) -> Result<u64> {

@@ -14,8 +14,10 @@ use object_store::path::Path;
 use object_store::signer::{Method, SignedUrlOptions, Signer};
 
 use super::client_messages::{unescaped, xml_element};
-use super::redact::Redactor;
-use crate::store::{Result, StoreError, StoreErrorKind};
+use super::exchange::failed;
+
+/// What the client of the store failed with, or would have failed with.
+type Result<T> = object_store::Result<T>;
 
 /// How long a signature is valid.
 const VALID: Duration = Duration::from_secs(300);
@@ -25,9 +27,9 @@ const CONCURRENT: usize = 20;
 /// option was set late, and the next delete goes on.
 const MAX_LISTS: usize = 100;
 
-const ADVICE: &str = "delete_versions = true needs permission to list and delete versions \
-    (s3:ListBucketVersions, s3:DeleteObjectVersion), and cannot work in a bucket that locks new \
-    objects: use one without a default retention";
+pub(super) const ADVICE: &str = "delete_versions = true needs permission to list and delete \
+    versions (s3:ListBucketVersions, s3:DeleteObjectVersion), and cannot work in a bucket that \
+    locks new objects: use one without a default retention";
 
 /// Deletes the versions of objects.
 #[derive(Debug)]
@@ -60,7 +62,7 @@ impl Versions {
     ///
     /// # Errors
     /// If they cannot be listed or deleted. Those that are left are hidden.
-    pub(super) async fn delete(&self, paths: &[Path], redactor: &Redactor) -> Result<()> {
+    pub(super) async fn delete(&self, paths: &[Path]) -> Result<()> {
         let mut below: BTreeMap<&str, Vec<&Path>> = BTreeMap::new();
         for path in paths {
             let folder = path.as_ref().rfind('/').map_or(0, |slash| slash + 1);
@@ -74,16 +76,16 @@ impl Versions {
                 [path] => path.as_ref(),
                 _ => folder,
             };
-            let mut found = self.list(prefix, redactor).await?;
+            let mut found = self.list(prefix).await?;
             found.retain(|version| paths.iter().any(|path| path.as_ref() == version.key));
             let (hide, hidden): (Vec<_>, Vec<_>) = found.into_iter().partition(|v| v.hides);
-            self.delete_all(hidden, redactor).await?;
-            self.delete_all(hide, redactor).await?;
+            self.delete_all(hidden).await?;
+            self.delete_all(hide).await?;
         }
         Ok(())
     }
 
-    async fn list(&self, prefix: &str, redactor: &Redactor) -> Result<Vec<Version>> {
+    async fn list(&self, prefix: &str) -> Result<Vec<Version>> {
         let (mut found, mut next) = (Vec::new(), None);
         for _ in 0..MAX_LISTS {
             let mut query = vec![("versions", String::new()), ("prefix", prefix.to_owned())];
@@ -92,7 +94,7 @@ impl Versions {
                 query.push(("version-id-marker", id));
             }
             let bucket = Path::default();
-            let text = self.send(Method::GET, &bucket, query, redactor).await?;
+            let text = self.send(Method::GET, &bucket, query).await?;
             let listed = parse(&String::from_utf8_lossy(&text));
             found.extend(listed.versions);
             next = listed.next;
@@ -103,13 +105,13 @@ impl Versions {
         Ok(found)
     }
 
-    async fn delete_all(&self, versions: Vec<Version>, redactor: &Redactor) -> Result<()> {
+    async fn delete_all(&self, versions: Vec<Version>) -> Result<()> {
         let deletes = versions
             .into_iter()
             .map(|Version { key, id, .. }| async move {
                 let query = vec![("versionId", id)];
                 let path = Path::from(key);
-                self.send(Method::DELETE, &path, query, redactor).await
+                self.send(Method::DELETE, &path, query).await
             });
         let mut deletes = futures::stream::iter(deletes).buffer_unordered(CONCURRENT);
         while let Some(deleted) = deletes.next().await {
@@ -118,44 +120,27 @@ impl Versions {
         Ok(())
     }
 
-    async fn send(
-        &self,
-        method: Method,
-        path: &Path,
-        query: Vec<(&str, String)>,
-        redactor: &Redactor,
-    ) -> Result<Bytes> {
-        let failed = |kind, text: &str| StoreError {
-            hint: Some(ADVICE),
-            ..StoreError::new(
-                kind,
-                format!("versions cannot be removed: {}", redactor.clean(text)),
-            )
-        };
-        let unavailable = |text: &str| failed(StoreErrorKind::Unavailable, text);
+    /// The answer to a request; a failure is one of the store's client, in its words.
+    async fn send(&self, method: Method, path: &Path, query: Vec<(&str, String)>) -> Result<Bytes> {
         let options = SignedUrlOptions::new().with_query(query);
-        let url = self
+        let signed = self
             .signer
             .signed_url_opts(method.clone(), path, VALID, &options);
-        let url = url.await.map_err(|error| unavailable(&error.to_string()))?;
+        let url = signed.await?;
         let mut request = HttpRequest::new(HttpRequestBody::empty());
         *request.method_mut() = method;
-        let uri = url.as_str().parse();
-        *request.uri_mut() = uri.map_err(|_| unavailable("the URL cannot be sent"))?;
+        *request.uri_mut() = url.as_str().parse().map_err(|error| failed("S3", error))?;
         let answer = self.http.execute(request).await;
-        let answer = answer.map_err(|error| unavailable(&error.to_string()))?;
+        let answer = answer.map_err(|error| failed("S3", error))?;
         let status = answer.status();
         let body = answer.into_body().bytes().await;
-        let body = body.map_err(|error| unavailable(&error.to_string()))?;
-        let text = String::from_utf8_lossy(&body);
-        match status.as_u16() {
-            200..=299 => Ok(body),
-            408 | 409 | 429 | 500.. => Err(unavailable(&format!("{status}: {text}"))),
-            _ => Err(failed(
-                StoreErrorKind::Refused,
-                &format!("{status}: {text}"),
-            )),
+        let body = body.map_err(|error| failed("S3", error))?;
+        if status.is_success() {
+            return Ok(body);
         }
+        let text = String::from_utf8_lossy(&body);
+        let text = format!("Server returned non-2xx status code: {status}: {text}");
+        Err(failed("S3", text))
     }
 }
 

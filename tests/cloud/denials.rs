@@ -6,6 +6,10 @@
 
 use axum::Router;
 use axum::http::StatusCode;
+use stopover::runtime::Runtime;
+use stopover::storage::StoreErrorKind;
+use stopover::store::keys;
+use stopover::store::open::open_all;
 
 use crate::certificates::server_config;
 use crate::gate::serve;
@@ -191,5 +195,33 @@ async fn a_service_that_fails_is_not_told_as_one_that_denies() {
     let service = Service::start(StatusCode::SERVICE_UNAVAILABLE, "later").await;
     for (case, error) in service.tried().await {
         assert_says(&error, &["failed", case.empty[0]]);
+    }
+}
+
+/// Story: STS throttles with 400, which was told as a trust policy that denies the role, and not
+/// repeated.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_wants_to_be_asked_later_is_not_told_as_one_that_denies() {
+    for text in [
+        "<ErrorResponse><Error><Code>Throttling</Code><Message>Rate exceeded</Message></Error>\
+         </ErrorResponse>",
+        "<ErrorResponse><Error><Code>IDPCommunicationError</Code><Message>No.</Message></Error>\
+         </ErrorResponse>",
+    ] {
+        let service = Service::start(StatusCode::BAD_REQUEST, text).await;
+        for (case, error) in service.tried().await {
+            assert_says(&error, &["failed", case.empty[0]]);
+        }
+        let ca = service.file("ca.pem");
+        for case in service.of_aws() {
+            let mut options = vec![("endpoint", "http://127.0.0.1:1"), ("allow_http", "true")];
+            options.push(("ca_file", &ca));
+            options.extend(case.options.iter().map(|(name, value)| (*name, &**value)));
+            let opened = open_all(&[base(case.uri, &options)], &Runtime::seeded(1)).unwrap();
+            let key = keys::probe(1);
+            let read = opened[0].opened.store.get_range(&key, 0..1);
+            let error = read.await.unwrap_err();
+            assert_eq!(error.kind, StoreErrorKind::Unavailable, "{error}");
+        }
     }
 }

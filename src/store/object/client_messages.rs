@@ -160,7 +160,7 @@ pub(super) fn issuer_in(text: &str, status: Option<u16>) -> Option<(Issuer, Issu
         false => Issuer::Google,
     };
     let fault = match status {
-        Some(status) => IssuerFault::of(status),
+        Some(status) => IssuerFault::of(status, text),
         None if answered => IssuerFault::NoCredentials,
         None => IssuerFault::Unreachable,
     };

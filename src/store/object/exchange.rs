@@ -63,14 +63,34 @@ pub(super) enum IssuerFault {
 }
 
 impl IssuerFault {
-    /// What an answer with this status, which is not one of success, says.
-    pub(super) fn of(status: u16) -> Self {
+    /// What an answer with this status, which is not one of success, and this text says. STS
+    /// answers 400 also where it wants to be asked later.
+    pub(super) fn of(status: u16, text: &str) -> Self {
         match status {
             408 | 429 => Self::Failed,
-            400..500 => Self::Refused,
+            400..500 if !wants_to_be_asked_later(text) => Self::Refused,
             _ => Self::Failed,
         }
     }
+}
+
+/// Error codes with which STS and the agents of AWS ask to be asked later, as AWS's tools retry
+/// them.
+const LATER: [&str; 9] = [
+    "IDPCommunicationError",
+    "InternalFailure",
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "ServiceUnavailable",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequestsException",
+];
+
+fn wants_to_be_asked_later(text: &str) -> bool {
+    let mut codes = LATER.iter().map(|code| format!("<Code>{code}</Code>"));
+    codes.any(|code| text.contains(&code))
 }
 
 /// The failure of a service that gives out credentials.
@@ -147,7 +167,7 @@ pub(super) async fn answer_to(
     if status.is_success() {
         return Ok(Answer { body, date });
     }
-    let fault = IssuerFault::of(status.as_u16());
+    let fault = IssuerFault::of(status.as_u16(), &body);
     let failure = IssuerError {
         issuer,
         fault,

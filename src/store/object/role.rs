@@ -183,7 +183,12 @@ pub(super) mod tests {
             matches!(refused, object_store::Error::Unauthenticated { .. }),
             "{refused}"
         );
-        for (status, text, words) in [(503, "later", "503"), (200, "<Other/>", "no credentials")] {
+        const THROTTLED: &str = "<Error><Code>Throttling</Code></Error>";
+        for (status, text, words) in [
+            (503, "later", "503"),
+            (400, THROTTLED, "Throttling"),
+            (200, "<Other/>", "no credentials"),
+        ] {
             let error = role(Service::new(status, text)).fetch().await.unwrap_err();
             assert!(
                 matches!(error, object_store::Error::Generic { .. }),

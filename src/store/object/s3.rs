@@ -38,6 +38,10 @@ const NO_PROFILES: &str = "profiles (~/.aws) are not read: \
 const NO_TOKEN_FILE: &str = "needs aws_web_identity_token_file, the file with a pod's token; to \
     assume a role with other credentials, set iam_role instead";
 
+const GOOGLE_SOFT_DELETE: &str = "buckets of Google Cloud Storage keep what is deleted for 7 days \
+    and charge for it, unless their soft delete is off; s3:// does not show whether it is: switch \
+    it off (gcloud storage buckets update gs://BUCKET --clear-soft-delete), or use gs://";
+
 const OPTIONS: &[(&str, S3)] = &[
     ("region", S3::Region),
     ("endpoint", S3::Endpoint),
@@ -147,6 +151,9 @@ pub fn open(uri: &BaseUri, options: &mut Options, mut connector: Connector) -> O
         if let Some(url) = builder.get_config_value(&key) {
             connector.reach_directly(&url);
         }
+    }
+    if endpoint.as_deref().is_some_and(is_google) {
+        options.notice(format!("base directory {uri}: {GOOGLE_SOFT_DELETE}"));
     }
     let plain = endpoint.as_deref().is_some_and(is_plain);
     let protected = !gives(&S3::UnsignedPayload) && !plain;
@@ -365,6 +372,12 @@ fn with_checksum(
         None if protected => builder.with_unsigned_payload(true),
         None => builder,
     }
+}
+
+/// Whether an endpoint is that of Google Cloud Storage, which this protocol reaches with HMAC keys.
+fn is_google(endpoint: &str) -> bool {
+    let url = Url::parse(endpoint).ok();
+    url.is_some_and(|url| url.host_str() == Some("storage.googleapis.com"))
 }
 
 /// The domain of a region that is not at `amazonaws.com`, which the client takes for granted.

@@ -343,6 +343,23 @@ fn a_profile_in_the_environment_is_noticed() {
     assert_eq!(told(&KEYS), [""; 0]);
 }
 
+/// Story: the soft delete of a bucket of Google shows in its settings alone, which s3:// does not
+/// read. For 7 days all that had been deleted was paid for, and nothing said so.
+#[test]
+fn googles_soft_delete_is_noticed_where_its_settings_cannot_be_read() {
+    let told = |endpoint: &str| {
+        let options = [&KEYS[..], &[("endpoint", endpoint)]].concat();
+        let configs = [config("s3://b/p", &options)];
+        review(&configs, &[], &Runtime::seeded(1)).notices
+    };
+    let notices = told("https://storage.googleapis.com");
+    assert_eq!(notices.len(), 1, "{notices:?}");
+    for words in ["s3://b/p", "7 days", "--clear-soft-delete"] {
+        assert!(notices[0].contains(words), "{notices:?}");
+    }
+    assert_eq!(told("https://minio.example"), [""; 0]);
+}
+
 #[test]
 fn every_cloud_opens_without_a_request() {
     let http = [

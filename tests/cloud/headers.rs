@@ -7,6 +7,8 @@
 use axum::http::Method;
 use axum::http::request::Parts;
 
+use crate::fake_azure::FakeAzure;
+use crate::fake_gcs::FakeGcs;
 use crate::fake_s3::{FakeS3, Oddity};
 use crate::gate::{Gate, Refusal};
 use crate::{base, fault};
@@ -132,4 +134,37 @@ async fn new_objects_have_the_storage_class_of_their_base_directory() {
     let option = ("storage_class", "ONEZONE_IA");
     assert_eq!(tried(&gate, &[option]).await, None, "{:?}", gate.refused());
     assert!(tried(&gate, &[]).await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn google_and_azure_get_their_own_headers_with_the_storage_class() {
+    let wants = |name: &'static str, class: &'static str| {
+        move |head: &Parts| match head.method {
+            Method::PUT => demand(header(head, name) == Some(class)),
+            _ => Ok(()),
+        }
+    };
+    let google = FakeGcs::start_checking(wants("x-goog-storage-class", "NEARLINE")).await;
+    let azure = FakeAzure::start(wants("x-ms-access-tier", "Cool")).await;
+    let endpoints = [format!("http://{}", google.address), azure.endpoint()];
+    let of_google = vec![
+        ("endpoint", endpoints[0].as_str()),
+        ("google_bearer_token", "token-7"),
+    ];
+    let of_azure = vec![
+        ("endpoint", endpoints[1].as_str()),
+        ("account", "account"),
+        ("access_key", "aHVzaA=="),
+    ];
+    for (uri, options, class) in [
+        ("gs://bucket/p", of_google, "NEARLINE"),
+        ("az://container/p", of_azure, "Cool"),
+    ] {
+        let with = |more: &[(&'static str, &'static str)]| {
+            let options = [&options[..], &[("allow_http", "true")], more].concat();
+            fault(base(uri, &options))
+        };
+        assert_eq!(with(&[("storage_class", class)]).await, None, "{uri}");
+        assert!(with(&[]).await.is_some(), "{uri}: it is not demanded");
+    }
 }

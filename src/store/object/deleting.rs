@@ -14,7 +14,7 @@ use object_store::path::Path;
 
 use super::advice::PERMISSION;
 use super::backend::ObjectBackend;
-use super::error::refuses_bulk_delete;
+use super::error::{is_absent_key, refuses_bulk_delete};
 use super::known::Deleting;
 use super::versions::ADVICE;
 use crate::store::keys::Key;
@@ -112,8 +112,12 @@ impl ObjectBackend {
                 refuses_bulk: refuses_bulk_delete(&error),
                 error: self.error(&error),
             };
-            // The answer to one request for many objects tells of none that it is absent.
-            if in_bulk || failure.error.kind != StoreErrorKind::NotFound {
+            // Of a request for many objects, 404 says nothing about one of them.
+            let absent = match in_bulk {
+                true => is_absent_key(&error),
+                false => failure.error.kind == StoreErrorKind::NotFound,
+            };
+            if !absent {
                 first = first.or(Some(failure));
             }
         }

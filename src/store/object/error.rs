@@ -118,6 +118,8 @@ fn kind_of(error: &Error, status: Option<u16>, code: Option<&str>, text: &str) -
         }
         _ if is_transport(error) => Unavailable,
         _ if refused_delete(text).is_some() => match code {
+            // S3 says that such a key is deleted; versitygw, at times, that it was not there.
+            Some("NoSuchKey" | "NoSuchVersion") => NotFound,
             Some("InternalError" | "SlowDown" | "ServiceUnavailable" | "OperationAborted") => {
                 Unavailable
             }
@@ -138,6 +140,13 @@ fn kind_of(error: &Error, status: Option<u16>, code: Option<&str>, text: &str) -
             None => Unavailable,
         },
     }
+}
+
+/// Whether the answer to a bulk delete says of one object that it is absent.
+pub(super) fn is_absent_key(error: &Error) -> bool {
+    let text = full_text(error);
+    let code = refused_delete(&text).map(|(code, _)| code);
+    matches!(code, Some("NoSuchKey" | "NoSuchVersion"))
 }
 
 /// Whether a server that refuses like this may have no conditional writes. Only one that refuses
@@ -353,6 +362,7 @@ mod tests {
             "{text}"
         );
         assert_eq!(refused("InternalError").kind, StoreErrorKind::Unavailable);
+        assert_eq!(refused("NoSuchKey").kind, StoreErrorKind::NotFound);
     }
 
     #[test]

@@ -48,6 +48,16 @@ async fn a_bulk_delete_whose_keys_are_refused_is_refused() {
     assert_eq!(error.kind, StoreErrorKind::Unavailable, "{error}");
 }
 
+/// Story: versitygw answered `NoSuchKey` for a key that another daemon had just deleted. That
+/// counted as refused, and the close of the exchange failed.
+#[tokio::test]
+async fn a_key_that_a_bulk_delete_does_not_find_is_gone() {
+    let server = FakeS3::start(Oddity::KeepsObjects("NoSuchKey")).await;
+    let store = opened(server.config());
+    let keys = vec![keys::probe(1), keys::probe(2)];
+    assert_eq!(store.delete(keys).await.unwrap(), 0);
+}
+
 #[tokio::test]
 async fn a_server_without_entity_tags_stores_objects_and_refuses_to_replace_on_a_condition() {
     let server = FakeS3::start(Oddity::NoTags).await;

@@ -6,7 +6,7 @@
 //! 1,632 and 1,600 for a gibibyte of large ones.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
@@ -155,9 +155,35 @@ impl Cost {
     }
 }
 
+/// What a server has counted.
+struct Requests {
+    puts: usize,
+    gets: usize,
+    lists: usize,
+}
+
+impl Requests {
+    fn until_now(gateway: &Gateway) -> Self {
+        let puts = [
+            "s3_PutObject",
+            "s3_CreateMultipartUpload",
+            "s3_UploadPart",
+            "s3_CompleteMultipartUpload",
+            "s3_CopyObject",
+        ];
+        Self {
+            puts: puts.iter().map(|name| gateway.requests(name)).sum(),
+            gets: gateway.requests("s3_GetObject") + gateway.requests("s3_HeadObject"),
+            lists: gateway.requests("s3_ListObjectsV2"),
+        }
+    }
+}
+
 /// An announced exchange, and the daemons of a fleet. The first one announced it.
 struct Work {
     gateway: Gateway,
+    /// Of the start of the daemons, which is not counted.
+    before: Requests,
     fleet: Vec<Daemon>,
     exchange: ExchangeId,
     shuffle: Shuffle,
@@ -167,6 +193,11 @@ impl Work {
     async fn begin(shuffle: Shuffle, daemons: u64) -> Self {
         let gateway = Gateway::start("bucket", "key", "secret");
         let fleet: Vec<_> = (1..=daemons).map(|seed| daemon(&gateway, seed)).collect();
+        // As when they start: they make the base directories, and test them.
+        for daemon in &fleet {
+            daemon.storage.probe().await;
+        }
+        let before = Requests::until_now(&gateway);
         let exchange: ExchangeId = "q-budget".parse().unwrap();
         let spec = ExchangeSpec {
             partitions: shuffle.partitions,
@@ -178,6 +209,7 @@ impl Work {
         announced.await.unwrap();
         Self {
             gateway,
+            before,
             fleet,
             exchange,
             shuffle,
@@ -216,22 +248,26 @@ impl Work {
     /// Counts the requests, and closes the exchange, which leaves nothing.
     async fn end(self, handles: usize) -> Cost {
         let gateway = self.gateway;
-        let puts = ["s3_PutObject", "s3_CreateMultipartUpload", "s3_UploadPart"]
-            .iter()
-            .chain(&["s3_CompleteMultipartUpload", "s3_CopyObject"])
-            .map(|name| gateway.requests(name))
-            .sum();
-        let gets = gateway.requests("s3_GetObject") + gateway.requests("s3_HeadObject");
-        let lists = gateway.requests("s3_ListObjectsV2");
+        let (all, before) = (Requests::until_now(&gateway), self.before);
+        let (puts, gets) = (all.puts - before.puts, all.gets - before.gets);
+        let lists = all.lists - before.lists;
         println!("{puts} PUT-class, {gets} GET, {lists} LIST, {handles} bytes of handles");
         let closer = self.fleet.last().unwrap();
         closer.closing.close(&self.exchange).await.unwrap();
-        let left = gateway.files();
         let is_permanent = |file: &String| {
             let permanent = [".keep", "identity", "members", "sweeper"];
             permanent.iter().any(|name| file.ends_with(name))
         };
-        assert!(left.iter().all(is_permanent), "{left:?}");
+        // A writer that checks at this moment whether the exchange is open claims what it finds.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let left = gateway.files();
+            if left.iter().all(is_permanent) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{left:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         Cost { puts, gets }
     }
 }

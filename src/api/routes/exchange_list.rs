@@ -4,7 +4,6 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -193,7 +192,7 @@ pub(crate) struct ExchangeContent {
 pub(crate) async fn list(
     State(state): State<SharedState>,
     StrictQuery(query): StrictQuery<ListQuery>,
-) -> Result<Json<ExchangeList>, Problem> {
+) -> Result<Response, Problem> {
     let filter = ListFilter {
         query: query.query,
         after: query.after.map(|id| id.parse()).transpose()?,
@@ -215,7 +214,15 @@ pub(crate) async fn list(
         .into_iter()
         .map(|overview| ListedExchange::new(overview, now))
         .collect();
-    Ok(Json(ExchangeList { exchanges, next }))
+    let answer = ExchangeList { exchanges, next };
+    // Of the list itself there is one at a time; of answers, one for each client that is slow.
+    let memory = state.parts.read_memory.reserve(LISTS, json_size(&answer));
+    let Some(Ok(memory)) = clock.within(PATIENCE, memory).await else {
+        let detail = "the memory for reading has no room for this list: ask for fewer exchanges \
+                      (limit), or retry later";
+        return Err(Problem::new(ProblemType::Overloaded, detail));
+    };
+    Ok(json_response(&answer, memory))
 }
 
 /// Shows one exchange with its committed attempts and its segments.
@@ -261,30 +268,60 @@ pub(crate) async fn show(
         committed: committed.collect(),
         segments: segments.collect(),
     };
-    let body = reserved_json(&answer, memory);
-    Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
+    Ok(json_response(&answer, memory))
 }
 
 /// An answer as JSON, which holds what it needs of `memory` until it has been sent.
-fn reserved_json(answer: &impl Serialize, mut memory: Reservation) -> Bytes {
-    let mut size = ByteCount(0);
-    serde_json::to_writer(&mut size, answer).expect("an answer is plain data");
-    let mut json = Vec::with_capacity(size.0);
+fn json_response(answer: &impl Serialize, mut memory: Reservation) -> Response {
+    let size = json_size(answer);
+    let mut json = Vec::with_capacity(usize::try_from(size).expect("it is in memory"));
     serde_json::to_writer(&mut json, answer).expect("an answer is plain data");
-    memory.shrink_to(json.len() as u64);
-    ReservedBytes::into_bytes(json.into(), memory)
+    memory.shrink_to(size);
+    let body: Bytes = ReservedBytes::into_bytes(json.into(), memory);
+    ([(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// Counts what is written, so that a buffer gets exactly that size.
-struct ByteCount(usize);
+/// How many bytes an answer has as JSON.
+fn json_size(answer: &impl Serialize) -> u64 {
+    let mut size = ByteCount(0);
+    serde_json::to_writer(&mut size, answer).expect("an answer is plain data");
+    size.0
+}
+
+/// Counts what is written.
+struct ByteCount(u64);
 
 impl Write for ByteCount {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 += bytes.len();
+        self.0 += bytes.len() as u64;
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryPool;
+
+    /// Story: the answers of clients that did not read them were in memory that nothing counted.
+    #[tokio::test]
+    async fn an_answer_holds_its_memory_until_it_is_dropped() {
+        let pool = MemoryPool::new("read", 1000);
+        let answer = ExchangeList {
+            exchanges: Vec::new(),
+            next: Some("q".into()),
+        };
+        let memory = pool.reserve(LISTS, 500).await.unwrap();
+        let response = json_response(&answer, memory);
+        let body = axum::body::to_bytes(response.into_body(), 1000).await;
+        let body = body.unwrap();
+        assert_eq!(body, r#"{"exchanges":[],"next":"q"}"#);
+        assert_eq!(pool.used(), body.len() as u64);
+        drop(body);
+        assert_eq!(pool.used(), 0);
     }
 }

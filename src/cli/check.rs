@@ -21,6 +21,7 @@ use crate::storage::{BaseStatus, Identification, Storage, StorageError};
 use crate::store::BACKGROUND_LIMIT;
 use crate::telemetry::logs::printable;
 
+/// Explains a configuration and probes its base directories.
 ///
 /// # Errors
 /// The exit code; the reason has been printed to stderr.

@@ -22,7 +22,7 @@ use crate::config::{Config, LimitsConfig, Live, Loaded, ServerConfig};
 use crate::exchange::{Exchanges, ExchangesDeps, Terms};
 use crate::gc::close::Closing;
 use crate::gc::sweep::Sweeper;
-use crate::http::credentials::{CredentialError, Credentials};
+use crate::http::credentials::{CredentialError, Credentials, warnings_of};
 use crate::http::limits::ServerLimits;
 use crate::http::reachability;
 use crate::http::server::{BindError, Server};
@@ -377,15 +377,10 @@ pub fn describe_credentials(config: &ServerConfig, runtime: &Runtime) -> Result<
         None => "no token is required".to_owned(),
     };
     let tokens = describe_tokens(&credentials);
-    let admin = credentials.open_admin()?.zip(config.admin_listen);
-    let mut warnings = credentials.warnings();
+    let admin = credentials.open_admin()?;
+    let warnings = warnings_of(std::iter::once(&credentials).chain(&admin));
+    let admin = admin.zip(config.admin_listen);
     let admin = admin.map_or_else(String::new, |(admin, listen)| {
-        let of_both = |warning: &String| warnings.contains(warning);
-        let others: Vec<_> = { admin.warnings() }
-            .into_iter()
-            .filter(|w| !of_both(w))
-            .collect();
-        warnings.extend(others);
         format!("; on {listen}: {}", describe_tokens(&admin))
     });
     let tls = match credentials.tls() {

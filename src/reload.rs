@@ -16,7 +16,7 @@ use crate::config::{
 };
 use crate::exchange::Exchanges;
 use crate::fair::FairSemaphore;
-use crate::http::credentials::Credentials;
+use crate::http::credentials::{Credentials, warnings_of};
 use crate::http::stall::StallPolicy;
 use crate::ingest::Ingest;
 use crate::memory::MemoryPool;
@@ -108,13 +108,7 @@ impl Reloader {
     /// What was insecure about the credentials of every address when they were last loaded, each
     /// once.
     pub fn credential_warnings(&self) -> Vec<String> {
-        let mut all: Vec<String> = Vec::new();
-        for credentials in &self.0.adjustable.credentials {
-            let new = credentials.warnings().into_iter();
-            let new: Vec<_> = new.filter(|warning| !all.contains(warning)).collect();
-            all.extend(new);
-        }
-        all
+        warnings_of(&self.0.adjustable.credentials)
     }
 
     fn apply_changes(&self) -> Result<ReloadReport, ReloadError> {

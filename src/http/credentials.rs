@@ -339,6 +339,18 @@ impl Inner {
     }
 }
 
+/// What was insecure about the credentials of several addresses when they were last loaded, each
+/// once.
+pub fn warnings_of<'a>(all: impl IntoIterator<Item = &'a Credentials>) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for warning in all.into_iter().flat_map(Credentials::warnings) {
+        if !found.contains(&warning) {
+            found.push(warning);
+        }
+    }
+    found
+}
+
 /// Whether the content differs from the last tried one; records it as tried.
 fn is_new(last_tried: &mut u64, content: &impl Hash) -> bool {
     let mut hasher = DefaultHasher::new();

@@ -239,22 +239,21 @@ impl Options {
         taken.into_iter().collect()
     }
 
-    /// One environment variable, as [`Options::variables`] returns several.
+    /// Removes one environment variable, as [`Options::take_variables`] removes several.
     pub fn take_variable(&mut self, name: &str) -> Option<Secret> {
-        let all = std::mem::take(&mut self.variables).into_iter();
-        let (found, others) = all.partition(|(known, _)| known == name);
-        self.variables = found;
-        let found = self.variables(|_| Some(())).pop();
-        self.variables = others;
-        found.map(|((), value)| value)
+        let mut found = self.take_variables(|known| (known == name).then_some(()));
+        found.pop().map(|((), value)| value)
     }
 
-    /// The environment variables for which `key` returns something, with white space at their ends
-    /// removed.
-    pub fn variables<K>(&mut self, key: impl Fn(&str) -> Option<K>) -> Vec<(K, Secret)> {
+    /// Removes the environment variables for which `key` returns something, and returns them with
+    /// white space at their ends removed.
+    pub fn take_variables<K>(&mut self, key: impl Fn(&str) -> Option<K>) -> Vec<(K, Secret)> {
         let mut found = Vec::new();
         for (name, value) in std::mem::take(&mut self.variables) {
-            let Some(key) = key(&name) else { continue };
+            let Some(key) = key(&name) else {
+                self.variables.push((name, value));
+                continue;
+            };
             self.remember_secret(&name, &value);
             let what = format!("the file of environment variable {name},");
             self.warn_of_exposure(&name.to_ascii_lowercase(), &what, &value);

@@ -214,15 +214,15 @@ pub(crate) async fn list(
         .into_iter()
         .map(|overview| ListedExchange::new(overview, now))
         .collect();
-    let answer = ExchangeList { exchanges, next };
-    // Of the list itself there is one at a time; of answers, one for each client that is slow.
-    let memory = state.parts.read_memory.reserve(LISTS, json_size(&answer));
+    // Of what is made here there is one at a time; of answers, one for each client that is slow.
+    let json = to_json(&ExchangeList { exchanges, next });
+    let memory = state.parts.read_memory.reserve(LISTS, json.len() as u64);
     let Some(Ok(memory)) = clock.within(PATIENCE, memory).await else {
         let detail = "the memory for reading has no room for this list: ask for fewer exchanges \
                       (limit), or retry later";
         return Err(Problem::new(ProblemType::Overloaded, detail));
     };
-    Ok(json_response(&answer, memory))
+    Ok(json_response(json, memory))
 }
 
 /// Shows one exchange with its committed attempts and its segments.
@@ -268,32 +268,31 @@ pub(crate) async fn show(
         committed: committed.collect(),
         segments: segments.collect(),
     };
-    Ok(json_response(&answer, memory))
+    Ok(json_response(to_json(&answer), memory))
 }
 
-/// An answer as JSON, which holds what it needs of `memory` until it has been sent.
-fn json_response(answer: &impl Serialize, mut memory: Reservation) -> Response {
-    let size = json_size(answer);
-    let mut json = Vec::with_capacity(usize::try_from(size).expect("it is in memory"));
-    serde_json::to_writer(&mut json, answer).expect("an answer is plain data");
-    memory.shrink_to(size);
+/// An answer in JSON, which holds what it needs of `memory` until it has been sent.
+fn json_response(json: Vec<u8>, mut memory: Reservation) -> Response {
+    memory.shrink_to(json.len() as u64);
     let body: Bytes = ReservedBytes::into_bytes(json.into(), memory);
     ([(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// How many bytes an answer has as JSON.
-fn json_size(answer: &impl Serialize) -> u64 {
+/// An answer as JSON, in a buffer of exactly its size.
+fn to_json(answer: &impl Serialize) -> Vec<u8> {
     let mut size = ByteCount(0);
     serde_json::to_writer(&mut size, answer).expect("an answer is plain data");
-    size.0
+    let mut json = Vec::with_capacity(size.0);
+    serde_json::to_writer(&mut json, answer).expect("an answer is plain data");
+    json
 }
 
 /// Counts what is written.
-struct ByteCount(u64);
+struct ByteCount(usize);
 
 impl Write for ByteCount {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 += bytes.len() as u64;
+        self.0 += bytes.len();
         Ok(bytes.len())
     }
 
@@ -316,7 +315,7 @@ mod tests {
             next: Some("q".into()),
         };
         let memory = pool.reserve(LISTS, 500).await.unwrap();
-        let response = json_response(&answer, memory);
+        let response = json_response(to_json(&answer), memory);
         let body = axum::body::to_bytes(response.into_body(), 1000).await;
         let body = body.unwrap();
         assert_eq!(body, r#"{"exchanges":[],"next":"q"}"#);

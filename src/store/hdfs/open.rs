@@ -35,7 +35,8 @@ pub(in crate::store) fn open(
     deadline: DeadlinePolicy,
     runtime: &Runtime,
 ) -> Option<OpenedStore> {
-    let variables = options.variables(|name| name.starts_with("HADOOP_").then(|| name.to_owned()));
+    let variables =
+        options.take_variables(|name| name.starts_with("HADOOP_").then(|| name.to_owned()));
     let site = find_site(options, &variables);
     let replication = options.take_number("replication");
     let user = text(options, "user").or_else(|| variable(&variables, "HADOOP_USER_NAME"));

@@ -17,8 +17,6 @@ use super::client::{
 };
 use super::pod::WorkloadIdentity;
 use super::progress::Connector;
-use super::renewed::Renewed;
-use super::renewing::Renewing;
 use super::sas;
 use super::tls::ClientTls;
 use super::token_file::TokenFile;
@@ -128,10 +126,7 @@ fn with_tokens(
     connector.seen.note_renewed_tokens();
     let credentials = match pod {
         Some(pod) => pod,
-        None => {
-            let (clock, seen) = (connector.clock.clone(), Arc::clone(&connector.seen));
-            Arc::new(Renewing::new(builder.clone(), clock, seen)?)
-        }
+        None => connector.renewing(builder.clone())?,
     };
     Ok(builder.with_credentials(credentials))
 }
@@ -157,8 +152,7 @@ fn pod_identity(
         url: format!("{}/{tenant}/oauth2/v2.0/token", host.trim_end_matches('/')),
         client_id,
     };
-    let (clock, seen) = (connector.clock.clone(), Arc::clone(&connector.seen));
-    Ok(Some(Arc::new(Renewed::new(identity, clock, seen))))
+    Ok(Some(connector.renewed(identity)))
 }
 
 /// Replaces a connection string, as Azure's tools print it, by the options that it stands for.

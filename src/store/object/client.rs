@@ -149,7 +149,7 @@ pub fn from_environment<K: FromStr + Copy>(
         let key = other.map(|(_, key)| *key).or_else(|| known().flatten())?;
         Some((name.to_owned(), key))
     };
-    let found = options.variables(key).into_iter();
+    let found = options.take_variables(key).into_iter();
     let settings = found.map(|((name, key), value)| Setting {
         name,
         is_variable: true,

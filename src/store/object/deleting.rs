@@ -14,7 +14,7 @@ use object_store::path::Path;
 
 use super::advice::PERMISSION;
 use super::backend::ObjectBackend;
-use super::error::{is_absent_key, refuses_bulk_delete};
+use super::error::{is_of_one_key, refuses_bulk_delete};
 use super::known::Deleting;
 use super::versions::ADVICE;
 use crate::store::keys::Key;
@@ -112,12 +112,9 @@ impl ObjectBackend {
                 refuses_bulk: refuses_bulk_delete(&error),
                 error: self.error(&error),
             };
-            // Of a request for many objects, 404 says nothing about one of them.
-            let absent = match in_bulk {
-                true => is_absent_key(&error),
-                false => failure.error.kind == StoreErrorKind::NotFound,
-            };
-            if !absent {
+            // That a request for many objects gets 404 says nothing about one of them.
+            let of_object = !in_bulk || is_of_one_key(&error);
+            if !of_object || failure.error.kind != StoreErrorKind::NotFound {
                 first = first.or(Some(failure));
             }
         }

@@ -142,11 +142,9 @@ fn kind_of(error: &Error, status: Option<u16>, code: Option<&str>, text: &str) -
     }
 }
 
-/// Whether the answer to a bulk delete says of one object that it is absent.
-pub(super) fn is_absent_key(error: &Error) -> bool {
-    let text = full_text(error);
-    let code = refused_delete(&text).map(|(code, _)| code);
-    matches!(code, Some("NoSuchKey" | "NoSuchVersion"))
+/// Whether the answer to a bulk delete says this of one object.
+pub(super) fn is_of_one_key(error: &Error) -> bool {
+    refused_delete(&full_text(error)).is_some()
 }
 
 /// Whether a server that refuses like this may have no conditional writes. Only one that refuses

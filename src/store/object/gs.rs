@@ -18,7 +18,6 @@ use super::client::{
 use super::google_file::{self, Purpose};
 use super::known::Deleting;
 use super::progress::Connector;
-use super::renewing::Renewing;
 use super::tls::ClientTls;
 use crate::config::{BaseUri, read_file};
 use crate::store::opened::OpenedStore;
@@ -119,9 +118,8 @@ fn with_renewed_tokens(
     connector: &Connector,
 ) -> object_store::Result<GoogleCloudStorageBuilder> {
     connector.seen.note_renewed_tokens();
-    let (clock, seen) = (connector.clock.clone(), Arc::clone(&connector.seen));
-    let credentials = Renewing::new(builder.clone(), clock, seen)?;
-    Ok(builder.with_credentials(Arc::new(credentials)))
+    let credentials = connector.renewing(builder.clone())?;
+    Ok(builder.with_credentials(credentials))
 }
 
 /// Refuses documents with credentials of a type that the client does not know: its own message

@@ -28,6 +28,8 @@ use url::{Host, Url};
 
 use super::answers::{Seen, unless_throttled};
 use super::issued::IssuedSecrets;
+use super::renewed::{CredentialSource, Renewed};
+use super::renewing::{ProviderBuilder, Renewing};
 use super::tls::ClientTls;
 use crate::runtime::{Clock, TaskGroup};
 use crate::store::deadline::DeadlinePolicy;
@@ -73,6 +75,27 @@ impl Connector {
             let place = (url.host_str(), url.port_or_known_default());
             self.direct.extend(place.0.map(str::to_owned).zip(place.1));
         }
+    }
+
+    /// The credentials of a service, fetched again before they expire.
+    pub(super) fn renewed<S: CredentialSource>(&self, source: S) -> Arc<Renewed<S>> {
+        Arc::new(Renewed::new(
+            source,
+            self.clock.clone(),
+            Arc::clone(&self.seen),
+        ))
+    }
+
+    /// The credentials of the store's client, requested again when the store calls them expired.
+    ///
+    /// # Errors
+    /// Those of the client.
+    pub(super) fn renewing<B: ProviderBuilder>(
+        &self,
+        builder: B,
+    ) -> object_store::Result<Arc<Renewing<B>>> {
+        let seen = Arc::clone(&self.seen);
+        Ok(Arc::new(Renewing::new(builder, self.clock.clone(), seen)?))
     }
 
     /// The client of the HTTP library.

@@ -7,8 +7,7 @@
 use std::sync::Arc;
 
 use object_store::aws::{
-    AmazonS3Builder, AmazonS3ConfigKey as S3, AwsCredential, AwsCredentialProvider, Checksum,
-    S3ConditionalPut,
+    AmazonS3Builder, AmazonS3ConfigKey as S3, AwsCredentialProvider, Checksum, S3ConditionalPut,
 };
 use object_store::client::HttpConnector as _;
 use object_store::{ClientConfigKey, ClientOptions};
@@ -22,8 +21,6 @@ use super::issued::Remembered;
 use super::known::Deleting;
 use super::pod::{AgentToken, PodIdentity, WebIdentity, is_agent};
 use super::progress::Connector;
-use super::renewed::{CredentialSource, Renewed};
-use super::renewing::Renewing;
 use super::role::AssumedRole;
 use super::tls::ClientTls;
 use super::token_file::TokenFile;
@@ -214,14 +211,6 @@ fn session(builder: &AmazonS3Builder) -> String {
     session.unwrap_or_else(|| "stopover".into())
 }
 
-fn renewed(
-    source: impl CredentialSource<Credential = AwsCredential>,
-    connector: &Connector,
-) -> AwsCredentialProvider {
-    let (clock, seen) = (connector.clock.clone(), Arc::clone(&connector.seen));
-    Arc::new(Renewed::new(source, clock, seen))
-}
-
 /// The credentials with which the base directory is used; `None` for keys, which do not expire.
 fn credentials(
     builder: &AmazonS3Builder,
@@ -245,10 +234,7 @@ fn credentials(
         true => Arc::clone(builder.clone().build()?.credentials()),
         false => match pod_identity(builder, client_options, tokens, connector)? {
             Some(pod) => pod,
-            None => {
-                let (clock, seen) = (connector.clock.clone(), Arc::clone(&connector.seen));
-                Arc::new(Renewing::new(builder.clone(), clock, seen)?)
-            }
+            None => connector.renewing(builder.clone())?,
         },
     });
     let Some((role, external_id)) = &choices.role else {
@@ -263,7 +249,7 @@ fn credentials(
         external_id: external_id.clone(),
         session: session(builder),
     };
-    Ok(Some(remembered(renewed(role, connector))))
+    Ok(Some(remembered(connector.renewed(role))))
 }
 
 /// The credentials of a pod, where the client would use these: it would send the file with the
@@ -286,13 +272,13 @@ fn pod_identity(
                 role,
                 session,
             };
-            Some(renewed(identity, connector))
+            Some(connector.renewed(identity))
         }
         _ => match setting(S3::ContainerCredentialsFullUri) {
             Some(url) if setting(S3::ContainerCredentialsRelativeUri).is_none() => {
                 let http = connector.connect(&client_options.clone().with_allow_http(true))?;
                 let token = tokens.agent;
-                Some(renewed(PodIdentity { token, http, url }, connector))
+                Some(connector.renewed(PodIdentity { token, http, url }))
             }
             _ => None,
         },

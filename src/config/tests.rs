@@ -1123,34 +1123,6 @@ fn a_configuration_file_with_a_secret_that_all_users_may_read_is_warned_about() 
     }
 }
 
-#[test]
-fn every_option_that_names_a_file_is_known_to_hold_a_secret_or_not() {
-    const OTHERS: [&str; 4] = [
-        "ca_file",
-        "client_certificate_file",
-        "config_dir",
-        "config_files",
-    ];
-    let ends = [
-        "_file",
-        "_files",
-        "_path",
-        "_dir",
-        "_credentials",
-        "_keytab",
-        "_cache",
-    ];
-    let mut files = 0;
-    for (_, name) in super::options::all() {
-        if ends.iter().any(|end| name.ends_with(end)) {
-            files += 1;
-            let is_secret = super::options::names_secret_file(name);
-            assert_ne!(is_secret, OTHERS.contains(&name), "{name}");
-        }
-    }
-    assert!(files > OTHERS.len(), "{files}");
-}
-
 /// Story: keys in the user part or the query of a URI were printed by its refusal.
 #[test]
 fn a_secret_in_a_uri_is_refused_and_not_shown() {

@@ -19,13 +19,12 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::gate::{Check, Refusal, refusal, serve};
+use crate::gate::{Guard, Refusal, refusal, serve};
 
 const CONTAINER: &str = "/account/container";
 
 struct Shared {
-    check: Box<Check>,
-    refused: Mutex<Vec<String>>,
+    guard: Guard,
     /// Content and number of the write by key.
     blobs: Mutex<BTreeMap<String, (Bytes, usize)>>,
     writes: Mutex<usize>,
@@ -41,8 +40,7 @@ impl FakeAzure {
         check: impl Fn(&Parts) -> Result<(), Refusal> + Send + Sync + 'static,
     ) -> Self {
         let shared = Arc::new(Shared {
-            check: Box::new(check),
-            refused: Mutex::default(),
+            guard: Guard::new(Box::new(check)),
             blobs: Mutex::default(),
             writes: Mutex::default(),
         });
@@ -57,17 +55,15 @@ impl FakeAzure {
 
     /// The requests that were refused.
     pub fn refused(&self) -> Vec<String> {
-        self.shared.refused.lock().clone()
+        self.shared.guard.refused()
     }
 }
 
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap();
-    if let Err((status, code)) = (shared.check)(&head) {
-        let line = format!("{} {}: {code}", head.method, head.uri);
-        shared.refused.lock().push(line);
-        return refusal(status, code);
+    if let Some(refusal) = shared.guard.refuses(&head) {
+        return refusal;
     }
     let query = head.uri.query().unwrap_or_default();
     let Some(key) = head.uri.path().strip_prefix(CONTAINER) else {

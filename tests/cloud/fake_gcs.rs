@@ -23,7 +23,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 
-use crate::gate::{Check, Refusal, refusal, serve};
+use crate::gate::{Check, Guard, Refusal, serve};
 
 const GENERATION: &str = "x-goog-generation";
 
@@ -31,8 +31,7 @@ struct Shared {
     /// What is answered about the bucket, and after which time.
     settings: (StatusCode, String),
     delay: Duration,
-    check: Box<Check>,
-    refused: Mutex<Vec<String>>,
+    guard: Guard,
     /// How often that was asked for, and with which token.
     asked: Mutex<Vec<String>>,
     /// Content and generation by key.
@@ -62,8 +61,7 @@ impl FakeGcs {
         let shared = Arc::new(Shared {
             settings: (StatusCode::from_u16(status).unwrap(), settings.to_owned()),
             delay,
-            check,
-            refused: Mutex::default(),
+            guard: Guard::new(check),
             asked: Mutex::default(),
             objects: Mutex::default(),
             writes: Mutex::default(),
@@ -75,7 +73,7 @@ impl FakeGcs {
 
     /// The requests that were refused.
     pub fn refused(&self) -> Vec<String> {
-        self.shared.refused.lock().clone()
+        self.shared.guard.refused()
     }
 
     /// The tokens with which the settings were asked for.
@@ -87,10 +85,8 @@ impl FakeGcs {
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let body = to_bytes(body, 1 << 20).await.unwrap();
-    if let Err((status, code)) = (shared.check)(&head) {
-        let line = format!("{} {}: {code}", head.method, head.uri);
-        shared.refused.lock().push(line);
-        return refusal(status, code);
+    if let Some(refusal) = shared.guard.refuses(&head) {
+        return refusal;
     }
     let path = head.uri.path();
     if path == "/storage/v1/b/bucket" {

@@ -31,8 +31,7 @@ pub type Check = dyn Fn(&Parts) -> Result<(), Refusal> + Send + Sync;
 struct Shared {
     store: FakeS3,
     http: reqwest::Client,
-    check: Box<Check>,
-    refused: Mutex<Vec<String>>,
+    guard: Guard,
 }
 
 pub struct Gate {
@@ -58,8 +57,7 @@ impl Gate {
         let shared = Arc::new(Shared {
             store,
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
-            check,
-            refused: Mutex::default(),
+            guard: Guard::new(check),
         });
         let app = Router::new().fallback(forward).with_state(shared.clone());
         let address = serve(app, tls).await;
@@ -68,7 +66,7 @@ impl Gate {
 
     /// The requests that were refused.
     pub fn refused(&self) -> Vec<String> {
-        self.shared.refused.lock().clone()
+        self.shared.guard.refused()
     }
 
     pub fn store(&self) -> &FakeS3 {
@@ -79,10 +77,8 @@ impl Gate {
 async fn forward(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap();
-    if let Err((status, code)) = (shared.check)(&head) {
-        let line = format!("{} {}: {code}", head.method, head.uri);
-        shared.refused.lock().push(line);
-        return refusal(status, code);
+    if let Some(refusal) = shared.guard.refuses(&head) {
+        return refusal;
     }
     let url = format!("http://{}{}", shared.store.address, head.uri);
     let request = shared.http.request(head.method, url).headers(head.headers);
@@ -90,6 +86,34 @@ async fn forward(State(shared): State<Arc<Shared>>, request: Request) -> Respons
     let (status, mut headers) = (found.status(), found.headers().clone());
     headers.remove(header::TRANSFER_ENCODING);
     (status, headers, found.bytes().await.unwrap()).into_response()
+}
+
+/// A test's check, and the requests that did not pass it.
+pub struct Guard {
+    check: Box<Check>,
+    refused: Mutex<Vec<String>>,
+}
+
+impl Guard {
+    pub fn new(check: Box<Check>) -> Self {
+        Self {
+            check,
+            refused: Mutex::default(),
+        }
+    }
+
+    /// The answer to a request that does not pass.
+    pub fn refuses(&self, head: &Parts) -> Option<Response> {
+        let (status, code) = (self.check)(head).err()?;
+        let line = format!("{} {}: {code}", head.method, head.uri);
+        self.refused.lock().push(line);
+        Some(refusal(status, code))
+    }
+
+    /// The requests that were refused.
+    pub fn refused(&self) -> Vec<String> {
+        self.refused.lock().clone()
+    }
 }
 
 /// The answer to what does not pass.

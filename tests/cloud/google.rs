@@ -24,6 +24,7 @@ use stopover::runtime::Runtime;
 use stopover::store::open::open_in;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::rustls::ServerConfig;
 
 use crate::certificates::server_config_of;
 use crate::gate::serve;
@@ -151,30 +152,49 @@ async fn a_service_account_shows_tokens_that_its_key_has_signed() {
     }
 }
 
+/// A user's own credentials, in files, and the certificate of Google's login that they lead to.
+pub struct User {
+    pub tls: ServerConfig,
+    folder: tempfile::TempDir,
+}
+
+impl User {
+    pub fn new() -> Self {
+        let authority = Authority::new();
+        let login = authority.server_of(vec!["accounts.google.com".into()]);
+        let tls = server_config_of(&authority, &login, false);
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("ca.pem"), authority.certificate()).unwrap();
+        let user = serde_json::json!({
+            "type": "authorized_user", "client_id": "client-7", "client_secret": "hush",
+            "refresh_token": "refresh-8",
+        });
+        std::fs::write(folder.path().join("user.json"), user.to_string()).unwrap();
+        Self { tls, folder }
+    }
+
+    /// The options of a base directory that reaches the login through this proxy.
+    pub fn options(&self, proxy: SocketAddr) -> [(&'static str, String); 4] {
+        let path = |name| self.folder.path().join(name).display().to_string();
+        [
+            ("application_credentials", path("user.json")),
+            ("ca_file", path("ca.pem")),
+            ("google_proxy_url", format!("http://{proxy}")),
+            ("google_proxy_excludes", "127.0.0.1".into()),
+        ]
+    }
+}
+
 /// Google's login has a fixed address, which a proxy leads to the played one.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_credentials_of_a_user_become_tokens_at_the_login_through_a_proxy_too() {
     let (shown, asked, connected) = (Noted::default(), Noted::default(), Noted::default());
-    let authority = Authority::new();
-    let login = authority.server_of(vec!["accounts.google.com".into()]);
-    let tls = server_config_of(&authority, &login, false);
+    let user = User::new();
     let app = Router::new().fallback(issue).with_state(asked.clone());
-    let proxy = proxy_to(serve(app, Some(tls)).await, connected.clone()).await;
-    let folder = tempfile::tempdir().unwrap();
-    let [ca, file] = ["ca.pem", "user.json"].map(|name| folder.path().join(name));
-    std::fs::write(&ca, authority.certificate()).unwrap();
-    let user = serde_json::json!({
-        "type": "authorized_user", "client_id": "client-7", "client_secret": "hush",
-        "refresh_token": "refresh-8",
-    });
-    std::fs::write(&file, user.to_string()).unwrap();
+    let login = serve(app, Some(user.tls.clone())).await;
+    let proxy = proxy_to(login, connected.clone()).await;
     let mut options = played_bucket(&shown).await;
-    options.extend([
-        ("application_credentials", file.display().to_string()),
-        ("ca_file", ca.display().to_string()),
-        ("google_proxy_url", format!("http://{proxy}")),
-        ("google_proxy_excludes", "127.0.0.1".into()),
-    ]);
+    options.extend(user.options(proxy));
     tried(&options).await;
     let (asked, connected) = (asked.lock().clone(), connected.lock().clone());
     assert!(!asked.is_empty(), "nobody signed in");

@@ -1,12 +1,11 @@
 //! Everything that gives out credentials of AWS, and knows which of them are still valid.
 //!
 //! Does: play instance metadata, the endpoints of containers and pods, and STS. Does not: check
-//! signatures. Invariant: of what it gave out, only what is younger than its lifetime and was not
-//! revoked is accepted.
+//! signatures. Invariant: of what it gave out, only what its ledger calls valid is accepted.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::to_bytes;
@@ -18,6 +17,7 @@ use parking_lot::Mutex;
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::gate::{Refusal, serve, serve_at};
+use crate::ledger::Ledger;
 
 /// What a pod's token file must contain.
 pub const POD_TOKEN: &str = "token-of-the-pod";
@@ -25,16 +25,8 @@ pub const POD_TOKEN: &str = "token-of-the-pod";
 pub const TASK_PATH: &str = "/v2/credentials/task-7";
 pub const EXTERNAL_ID: &str = "external-7";
 
-struct Issued {
-    at: Instant,
-    revoked: bool,
-}
-
 struct Shared {
-    lifetime: Duration,
-    /// What it says that the lifetime is.
-    claimed: Duration,
-    issued: Mutex<Vec<Issued>>,
+    ledger: Ledger,
     /// The bodies of requests to STS.
     forms: Mutex<Vec<String>>,
 }
@@ -61,14 +53,12 @@ impl Issuer {
     }
 
     pub fn issued(&self) -> usize {
-        self.shared.issued.lock().len()
+        self.shared.ledger.issued()
     }
 
     /// Ends all credentials that it gave out.
     pub fn revoke(&self) {
-        for issued in &mut *self.shared.issued.lock() {
-            issued.revoked = true;
-        }
+        self.shared.ledger.revoke();
     }
 
     pub fn forms(&self) -> Vec<String> {
@@ -91,20 +81,17 @@ impl Issuer {
         if token != Some(&*format!("token-{number}")) {
             return Err((403, "InvalidToken"));
         }
-        let issued = self.shared.issued.lock();
-        let found = issued.get(number).ok_or((403, "InvalidAccessKeyId"))?;
-        match found.at.elapsed() < self.shared.lifetime && !found.revoked {
-            true => Ok(()),
-            false => Err((400, "ExpiredToken")),
+        match self.shared.ledger.is_valid(number) {
+            Some(true) => Ok(()),
+            Some(false) => Err((400, "ExpiredToken")),
+            None => Err((403, "InvalidAccessKeyId")),
         }
     }
 }
 
 fn app(lifetime: Duration, claimed: Duration) -> (Router, Arc<Shared>) {
     let shared = Arc::new(Shared {
-        lifetime,
-        claimed,
-        issued: Mutex::default(),
+        ledger: Ledger::new(lifetime, claimed),
         forms: Mutex::default(),
     });
     let app = Router::new().fallback(answer);
@@ -114,13 +101,8 @@ fn app(lifetime: Duration, claimed: Duration) -> (Router, Arc<Shared>) {
 impl Shared {
     /// New credentials: their number, and when they end as it says.
     fn issue(&self) -> (usize, String) {
-        let mut issued = self.issued.lock();
-        issued.push(Issued {
-            at: Instant::now(),
-            revoked: false,
-        });
-        let end = humantime::format_rfc3339_seconds(SystemTime::now() + self.claimed);
-        (issued.len() - 1, end.to_string())
+        let (number, end) = self.ledger.issue();
+        (number, humantime::format_rfc3339_seconds(end).to_string())
     }
 
     fn json(&self) -> String {

@@ -22,6 +22,7 @@ mod gate;
 mod google;
 mod headers;
 mod issuer;
+mod ledger;
 mod metadata;
 #[path = "../it/support/process.rs"]
 #[allow(dead_code)]

@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use crate::certificates::{server_config, server_config_of};
+use crate::certificates::server_config;
 use crate::fake_azure::FakeAzure;
 use crate::fake_gcs::FakeGcs;
-use crate::google::proxy_to;
+use crate::google::{User, proxy_to};
 use crate::rotation::{daemon_at, write};
 use crate::tls::Authority;
 use crate::tokens::{MSI_PATH, Tokens};
@@ -139,29 +139,14 @@ async fn no_sink_fails_while_tokens_of_a_metadata_server_are_revoked_or_expire()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_sink_fails_while_tokens_of_a_user_are_revoked() {
-    let authority = Authority::new();
-    let login = authority.server_of(vec!["accounts.google.com".into()]);
-    let tls = server_config_of(&authority, &login, false);
-    let tokens = Tokens::start(HOUR, HOUR, Some(tls)).await;
+    let user = User::new();
+    let tokens = Tokens::start(HOUR, HOUR, Some(user.tls.clone())).await;
     let proxy = proxy_to(tokens.address, std::sync::Arc::default()).await;
     let bucket = bucket(&tokens).await;
-    let folder = tempfile::tempdir().unwrap();
-    let [ca, file] = ["ca.pem", "user.json"].map(|name| folder.path().join(name));
-    std::fs::write(&ca, authority.certificate()).unwrap();
-    let user = serde_json::json!({
-        "type": "authorized_user", "client_id": "client-7", "client_secret": "hush",
-        "refresh_token": "refresh-8",
-    });
-    std::fs::write(&file, user.to_string()).unwrap();
     let endpoint = format!("http://{}", bucket.address);
-    let proxy = format!("http://{proxy}");
-    let options = [
-        ("endpoint", endpoint.as_str()),
-        ("application_credentials", file.to_str().unwrap()),
-        ("ca_file", ca.to_str().unwrap()),
-        ("google_proxy_url", &proxy),
-        ("google_proxy_excludes", "127.0.0.1"),
-    ];
+    let of_user = user.options(proxy);
+    let mut options = vec![("endpoint", endpoint.as_str())];
+    options.extend(of_user.iter().map(|(name, value)| (*name, value.as_str())));
     write_while(&tokens, true, "gs://bucket/p", &options, &[]).await;
     assert_refused(&bucket.refused());
 }

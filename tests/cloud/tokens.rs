@@ -3,11 +3,11 @@
 //!
 //! Does: play Microsoft Entra, managed identities, the metadata server of Google, and Google's
 //! login. Does not: verify what is exchanged for a token. Invariant: of what it gave out, only what
-//! is younger than its lifetime and was not revoked is accepted.
+//! its ledger calls valid is accepted.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::to_bytes;
@@ -19,16 +19,13 @@ use parking_lot::Mutex;
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::gate::{Refusal, serve, serve_at};
+use crate::ledger::Ledger;
 
 /// The path of the managed identities of App Service.
 pub const MSI_PATH: &str = "/msi/token";
 
 struct Shared {
-    lifetime: Duration,
-    /// What it says that the lifetime is.
-    claimed: Duration,
-    /// When each token was given out, and whether it was revoked.
-    issued: Mutex<Vec<(Instant, bool)>>,
+    ledger: Ledger,
     /// Path, query and form of what was asked for.
     asked: Mutex<Vec<String>>,
 }
@@ -55,7 +52,7 @@ impl Tokens {
     }
 
     pub fn issued(&self) -> usize {
-        self.shared.issued.lock().len()
+        self.shared.ledger.issued()
     }
 
     pub fn asked(&self) -> Vec<String> {
@@ -64,9 +61,7 @@ impl Tokens {
 
     /// Ends all tokens that it gave out.
     pub fn revoke(&self) {
-        for (_, revoked) in &mut *self.shared.issued.lock() {
-            *revoked = true;
-        }
+        self.shared.ledger.revoke();
     }
 
     /// Whether a request to a store shows a token that is valid.
@@ -75,8 +70,8 @@ impl Tokens {
         let shown = shown.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer token-"));
         let number = shown.and_then(|number| number.parse::<usize>().ok());
         let number = number.ok_or((403, "NoAuthenticationInformation"))?;
-        match self.shared.issued.lock().get(number) {
-            Some((at, false)) if at.elapsed() < self.shared.lifetime => Ok(()),
+        match self.shared.ledger.is_valid(number) {
+            Some(true) => Ok(()),
             _ => Err((401, "InvalidAuthenticationInfo")),
         }
     }
@@ -84,9 +79,7 @@ impl Tokens {
 
 fn app(lifetime: Duration, claimed: Duration) -> (Router, Arc<Shared>) {
     let shared = Arc::new(Shared {
-        lifetime,
-        claimed,
-        issued: Mutex::default(),
+        ledger: Ledger::new(lifetime, claimed),
         asked: Mutex::default(),
     });
     let app = Router::new().fallback(answer);
@@ -107,14 +100,12 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     if !may_have_one {
         return StatusCode::BAD_REQUEST.into_response();
     }
-    let mut issued = shared.issued.lock();
-    issued.push((Instant::now(), false));
-    let token = format!("token-{}", issued.len() - 1);
-    let end = SystemTime::now() + shared.claimed;
+    let (number, end) = shared.ledger.issue();
+    let token = format!("token-{number}");
     let end = end.duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let answer = serde_json::json!({
         "token_type": "Bearer", "access_token": token,
-        "expires_in": shared.claimed.as_secs(), "expires_on": end.as_secs().to_string(),
+        "expires_in": shared.ledger.claimed.as_secs(), "expires_on": end.as_secs().to_string(),
     });
     answer.to_string().into_response()
 }

@@ -5,11 +5,10 @@ use std::collections::BTreeSet;
 use stopover::app::Daemon;
 use stopover::catalog::{FooterPrefetch, PlannedHandle};
 use stopover::id::{DaemonId, ExchangeId, SegmentId, TaskAttempt};
-use stopover::segment::footer::{CommitRecord, Totals};
-use stopover::segment::writer::{SegmentDraft, write_segment};
 
 use crate::planning::Fleet;
 use crate::semantics::{announce, exchange};
+use crate::support::commits::commit_empty;
 
 /// Stores segments with these numbers, of one daemon, each of which commits an empty task.
 async fn commit(at: &Daemon, x: &ExchangeId, daemon: DaemonId, tasks: std::ops::Range<u32>) {
@@ -18,20 +17,7 @@ async fn commit(at: &Daemon, x: &ExchangeId, daemon: DaemonId, tasks: std::ops::
             daemon,
             sequence: task.into(),
         };
-        let commit = CommitRecord {
-            attempt: TaskAttempt::new(task, 0).unwrap(),
-            totals: Totals::default(),
-            predecessors: Vec::new(),
-        };
-        let image = write_segment(SegmentDraft {
-            exchange: x.clone(),
-            segment,
-            sealed_millis: 0,
-            runs: Vec::new(),
-            commits: vec![commit],
-        });
-        let stored = at.storage.put_segment(x, segment, image.content).await;
-        stored.unwrap();
+        commit_empty(at, x, segment, task..task + 1).await;
     }
 }
 

@@ -125,6 +125,23 @@ fn names_file(name: &str) -> bool {
     ends.iter().any(|end| name.ends_with(end))
 }
 
+#[test]
+fn every_option_that_names_a_file_is_known_to_hold_a_secret_or_not() {
+    const OTHERS: [&str; 4] = [
+        "ca_file",
+        "client_certificate_file",
+        "config_dir",
+        "config_files",
+    ];
+    let mut files = 0;
+    for (_, name) in options::all().filter(|(_, name)| names_file(name)) {
+        files += 1;
+        let is_secret = options::names_secret_file(name);
+        assert_ne!(is_secret, OTHERS.contains(&name), "{name}");
+    }
+    assert!(files > OTHERS.len(), "{files}");
+}
+
 /// Another option without which this one is not used, with a value.
 fn companion(name: &str) -> Option<(&'static str, &'static str)> {
     match name {

@@ -44,7 +44,7 @@ fn kills(store: Store) -> &'static str {
 }
 
 /// Objects that are deleted together.
-const DELETED: u64 = 40;
+pub const DELETED: u64 = 40;
 
 /// What is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -244,6 +244,17 @@ async fn conditional_writes(kind: Kind, work: &Path) -> Result<String> {
     one_of_many(base(kind, emulator.port, &[])).await
 }
 
+/// Stores so many segments of an exchange.
+pub async fn put_segments(storage: &Storage, exchange: &ExchangeId, count: u64) -> Result<()> {
+    for number in 0..count {
+        let content = vec![Bytes::from_static(b"x")];
+        storage
+            .put_segment(exchange, segment(number), content)
+            .await?;
+    }
+    Ok(())
+}
+
 /// Of many writers that create the same object, one succeeds: as the probe finds, and in a race.
 pub async fn one_of_many(base: BaseDirectoryConfig) -> Result<String> {
     const WRITERS: usize = 16;
@@ -282,10 +293,7 @@ async fn bulk_delete(kind: Kind, work: &Path) -> Result<String> {
     let port = proxy.as_ref().map_or(emulator.port, |proxy| proxy.port);
     let storage = probed(base(kind, port, &[])).await?;
     let exchange: ExchangeId = "bulk".parse()?;
-    for n in 0..DELETED {
-        let content = vec![Bytes::from_static(b"x")];
-        storage.put_segment(&exchange, segment(n), content).await?;
-    }
+    put_segments(&storage, &exchange, DELETED).await?;
     let deletes = async || match &proxy {
         Some(proxy) => {
             let sent = proxy.take_requests();
@@ -469,10 +477,7 @@ async fn versioning(kind: Kind, work: &Path) -> Result<String> {
         };
         let storage = probed(base(kind, emulator.port, more)).await?;
         let id: ExchangeId = exchange.parse()?;
-        for number in 0..3 {
-            let content = vec![Bytes::from_static(b"content")];
-            storage.put_segment(&id, segment(number), content).await?;
-        }
+        put_segments(&storage, &id, 3).await?;
         ensure!(storage.remove_exchange(&id).await? == 3);
         let left = emulator.versions(BUCKET, exchange).await?;
         ensure!(

@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use bytes::Bytes;
 use stopover::config::BaseDirectoryConfig;
 use stopover::id::ExchangeId;
 
 use crate::checks::{
-    Check, conforms, daemon, found_by_reader, one_of_many, printed_of, probed, segment, sent,
+    Check, DELETED, conforms, daemon, found_by_reader, one_of_many, printed_of, probed,
+    put_segments, sent,
 };
 
 fn base(work: &Path) -> Result<BaseDirectoryConfig> {
@@ -48,16 +48,10 @@ pub async fn run(check: Check, work: &Path) -> Result<String> {
 
 /// There is no request to count: all files of an exchange are gone, and their folder.
 async fn bulk_delete(base: BaseDirectoryConfig, work: &Path) -> Result<String> {
-    const FILES: u64 = 40;
     let storage = probed(base).await?;
     let exchange: ExchangeId = "bulk".parse()?;
-    for number in 0..FILES {
-        let content = vec![Bytes::from_static(b"x")];
-        storage
-            .put_segment(&exchange, segment(number), content)
-            .await?;
-    }
-    ensure!(storage.remove_exchange(&exchange).await? == FILES);
+    put_segments(&storage, &exchange, DELETED).await?;
+    ensure!(storage.remove_exchange(&exchange).await? == DELETED);
     let mut left = Vec::new();
     segments(&work.join("data"), &mut left)?;
     ensure!(left.is_empty(), "left: {left:?}");

@@ -6,14 +6,13 @@ use futures::future::join_all;
 use stopover::app::Daemon;
 use stopover::catalog::handle::{Handle, Seals};
 use stopover::config::{BaseDirectoryConfig, Config};
-use stopover::id::{DaemonId, ExchangeId, SegmentId, TaskAttempt};
+use stopover::id::{DaemonId, ExchangeId, SegmentId};
 use stopover::runtime::Runtime;
-use stopover::segment::footer::{CommitRecord, Totals};
-use stopover::segment::writer::{SegmentDraft, write_segment};
 use stopover::storage::identity::Identity;
 
 use super::target::{BATCH, JSON, PAGE, TEXT, Target};
 use crate::handles::read::sealed::Fields;
+use crate::support::commits::commit_empty;
 use crate::support::frames::frame;
 use crate::support::raw::{RawAnswer, RawClient};
 use crate::support::sink;
@@ -314,21 +313,7 @@ async fn commit_at_once(target: &Target, exchange: &str, tasks: u32) {
         daemon: DaemonId(7),
         sequence: 0,
     };
-    let commits = (0..tasks).map(|task| CommitRecord {
-        attempt: TaskAttempt::new(task, 0).unwrap(),
-        totals: Totals::default(),
-        predecessors: Vec::new(),
-    });
-    let image = write_segment(SegmentDraft {
-        exchange: exchange.clone(),
-        segment,
-        sealed_millis: 0,
-        runs: Vec::new(),
-        commits: commits.collect(),
-    });
-    let storage = &daemon.storage;
-    let stored = storage.put_segment(&exchange, segment, image.content).await;
-    stored.unwrap();
+    commit_empty(&daemon, &exchange, segment, 0..tasks).await;
 }
 
 /// Story: the answer about one exchange took memory for each of its attempts that nothing counted:

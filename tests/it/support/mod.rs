@@ -5,6 +5,7 @@
 //! [`BaseFolder`] is deleted when it is dropped.
 
 pub mod collector;
+pub mod commits;
 pub mod foreign_objects;
 pub mod frames;
 pub mod key_ranges;

@@ -1,6 +1,6 @@
 //! The async runtime of a command, and work of a command that may hang.
 //!
-//! Does: run a future on a runtime of its own and end that runtime. Does not: end a thread that
+//! Does: run a future on a new runtime and shut that runtime down. Does not: end a thread that
 //! hangs in a system call, such as on a frozen file system: nothing can. Invariant: a command ends
 //! soon after its work has, whatever hangs; the end of the process waits for no thread.
 

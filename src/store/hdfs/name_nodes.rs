@@ -1,7 +1,7 @@
 //! The client of the NameNodes of one base directory.
 //!
-//! Does: build it when it is first used, run it on threads of its own, limit how long a call may be
-//! without an answer, and build it anew, with another NameNode first, when one does not answer.
+//! Does: build it when it is first used, run it on separate threads, limit how long a call may be
+//! without an answer, and rebuild it, with another NameNode first, when one does not answer.
 //! Does not: repeat calls (`Retry` does). Invariant: no variable of the environment and no file is
 //! read; what is configured is all that the client knows. A panic of the client is an error, and
 //! ends no task of the daemon; where the client blocks its thread, it blocks none of the daemon's.
@@ -54,7 +54,7 @@ pub(super) struct Settings {
     pub cache: Option<String>,
 }
 
-/// The client, built anew from time to time.
+/// The client, rebuilt from time to time.
 #[derive(Debug)]
 pub(super) struct NameNodes {
     shared: Arc<Shared>,

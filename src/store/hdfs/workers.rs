@@ -1,6 +1,6 @@
 //! The threads on which the client of one base directory runs.
 //!
-//! Does: run work of the client on a runtime of its own, so that calls of it that block (Kerberos,
+//! Does: run work of the client on a separate runtime, so that calls of it that block (Kerberos,
 //! names of hosts) block none of the daemon's threads. Does not: end one that blocks: nothing can.
 //! Invariant: whatever blocks, there are no more than [`WORKERS`] threads of a base directory; work
 //! whose caller has left holds nothing, unless a thread is within it at that moment.
